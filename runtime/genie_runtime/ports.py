@@ -1,0 +1,136 @@
+"""What crosses between the runtime's parts: small values, and the port behind which executors are.
+
+The node (sessions, ledger, admission, transfers) never touches a tensor, and an executor never
+touches a socket of the network: both see byte regions of shared arenas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from genie_schemas.errors import GenieError
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A device that a node offers. `memory_bytes` is the limit that admission holds plans to."""
+
+    id: str
+    kind: Literal["cpu", "cuda"]
+    index: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """`length` bytes at `offset` of the arena `arena`; offsets are multiples of 64."""
+
+    arena: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One attempt at one device's share of a run.
+
+    `inputs` maps entry-point inputs on this device to the regions that hold them (dense, in the
+    stride order of their type), `incoming` transfer step ids to the regions where their bytes
+    arrive, `outgoing` transfer step ids to the regions that they leave from, `outputs` the values
+    of this device's return steps to the regions that receive them. `dims` binds every dimension.
+    """
+
+    run_key: str
+    attempt: int
+    plan_digest: str
+    entrypoint: str
+    device: str
+    dims: Mapping[str, int]
+    inputs: Mapping[str, Region]
+    incoming: Mapping[str, Region]
+    outgoing: Mapping[str, Region]
+    outputs: Mapping[str, Region]
+
+
+@dataclass(frozen=True)
+class RunStats:
+    """What one device's share cost: times in nanoseconds, sizes in bytes."""
+
+    compute_ns: int = 0
+    wait_ns: int = 0
+    peak_bytes: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The region of an outgoing transfer holds its value."""
+
+    step: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Every step ran and every output region holds its value."""
+
+    stats: RunStats
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The attempt ended; `retryable` says that another attempt may end better."""
+
+    error: GenieError
+    retryable: bool = False
+
+
+RunEvent = Ready | Finished | Failed
+OnEvent = Callable[[RunEvent], None]
+"""Called from a thread of the executor's; must not block."""
+
+
+@dataclass(frozen=True)
+class ExecutorFacts:
+    """What an executor reports of itself once it is up (for a worker: once torch is imported)."""
+
+    torch: str
+    threads: int
+    device_name: str
+    memory_bytes: int
+    capability: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ArenaPort(Protocol):
+    """A shared byte area: anonymous memory that executors of other processes map by `fd`."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def view(self, region: Region) -> memoryview: ...
+
+
+class ExecutorPort(Protocol):
+    """One device's executor, in this process or in a worker. Thread-safe.
+
+    A run that waits for a transfer holds no lock of the device: two runs over the same devices in
+    opposite order cannot block each other.
+    """
+
+    @property
+    def device(self) -> DeviceSpec: ...
+    def facts(self, timeout: float) -> ExecutorFacts: ...
+    def map_arena(self, arena: ArenaPort) -> None: ...
+    def unmap_arena(self, arena_id: int) -> None: ...
+    def install(self, plan_text: str, plan_digest: str, plan_device: str) -> None: ...
+    def uninstall(self, plan_digest: str) -> None: ...
+    def load(self, plan_digest: str, constants: Mapping[str, Region]) -> None: ...
+    def run(self, request: RunRequest, on_event: OnEvent) -> None: ...
+    def deliver(self, run_key: str, step: str) -> None: ...
+    def cancel(self, run_key: str) -> None: ...
+    def close(self, timeout: float) -> None: ...

@@ -1,0 +1,40 @@
+"""Names inside a plan: what they may look like, and how free text becomes one."""
+
+from __future__ import annotations
+
+import re
+
+MAX_NAME = 256
+NAME = r"^[A-Za-z_][A-Za-z0-9_.@>/\-]*$"
+"""Values, constants, states, step ids: dotted module paths with `@device` and `a->b` suffixes."""
+
+IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_\-]*$"
+"""Device ids, dimension names, entry points, policies."""
+
+_BAD = re.compile(r"[^A-Za-z0-9_.]")
+
+
+def clean(text: str) -> str:
+    """Turn any text into a dotted name: other characters become `_`, a leading digit gets one."""
+    name = _BAD.sub("_", text).strip(".") or "_"
+    name = re.sub(r"\.{2,}", ".", name)[: MAX_NAME - 64]
+    return name if re.match(r"[A-Za-z_]", name) else "_" + name
+
+
+class Namer:
+    """Hands out unique names: the base itself first, then `base.2`, `base.3`, …"""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def reserve(self, name: str) -> None:
+        """Keep `name` from being handed out."""
+        self._used.add(name)
+
+    def __call__(self, base: str) -> str:
+        name, n = base, 1
+        while name in self._used:
+            n += 1
+            name = f"{base}.{n}"
+        self._used.add(name)
+        return name
