@@ -1,7 +1,7 @@
 """Every version that Genie promises something about: formats, and the machines it supports.
 
-This module is the only place where a floor or a format version is written by hand. `pyproject.toml`,
-the lock files, the CI workflow and `genie doctor` are tested against it.
+This module is the only place where a floor or a format version is written by hand.
+`pyproject.toml`, the lock files, the CI workflow and `genie doctor` are tested against it.
 
 What "breaking" means: a reader accepts a plan exactly when the plan's `min_reader` does not exceed
 the reader's `PLAN_FORMAT`. A change that an older reader may ignore (inside `advisory`) raises
@@ -46,7 +46,7 @@ CONTROL_PROTOCOL: Final = "1.0"
 class Support:
     """One row of the support matrix.
 
-    `floor` is the oldest version that works; `tested` the one that CI runs; `why` says where the
+    `floor` is the oldest version accepted; `tested` the one that CI runs; `why` says where the
     floor comes from.
     """
 
@@ -62,7 +62,7 @@ SUPPORT: Final[dict[str, Support]] = {
         Support("python", "3.11", "3.11", "the test tools and tomllib need it"),
         Support("torch", "2.10", "2.13.0", "older ones have known bypasses of weights_only"),
         Support("dpdk", "22.11", "22.11", "the LTS release in Debian 12; Debian 13 has 24.11"),
-        Support("grpcio", "1.70", "1.85.1", "the first with the asyncio fixes we rely on"),
+        Support("grpcio", "1.70", "1.85.1", "as pyproject.toml declares; older: untested"),
     )
 }
 """The support matrix. CUDA has no row: it is whatever the torch build brings."""

@@ -1,0 +1,368 @@
+"""The spec, version 1: what a user says about a model before it is compiled.
+
+The pydantic models here are the file's boundary: strict (nothing is converted), closed (unknown
+keys are refused) and frozen. What one field alone cannot show, such as a shape that names an
+undeclared dimension, is found by `inconsistencies`, which also works on documents that are
+otherwise invalid, so that a loader reports every error at once.
+
+Units: sizes are bytes, durations are milliseconds once parsed.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from genie_schemas._spec_checks import Inconsistency, inconsistencies
+from genie_schemas.units import parse_duration, parse_size
+
+__all__ = [
+    "SPEC_VERSION",
+    "Device",
+    "Dim",
+    "Dtype",
+    "Inconsistency",
+    "Input",
+    "ModelRef",
+    "Objective",
+    "Placement",
+    "Policy",
+    "Spec",
+    "Stage",
+    "Workload",
+    "inconsistencies",
+    "spec_json_schema",
+]
+
+SPEC_VERSION = 1
+_MAX_EXTENT = 2**40  # no dimension of a real tensor is longer; keeps products within int64
+_MALFORMED = "spec_malformed"  # custom error type: the message says all that there is to say
+
+Dtype = Literal[
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+]
+Workload = Literal["auto", "vision", "llm", "multimodal", "recsys"]
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+
+
+def _malformed(reason: str) -> PydanticCustomError:
+    return PydanticCustomError(_MALFORMED, "{reason}", {"reason": reason})
+
+
+def _parsed(parse: Callable[[Any], int], accepts: tuple[type, ...], noun: str) -> BeforeValidator:
+    def validate(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, accepts):
+            raise PydanticCustomError("spec_type", "{noun}", {"noun": noun})
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise _malformed(str(error)) from None
+
+    return BeforeValidator(validate)
+
+
+def _as_tuple(value: object) -> object:
+    # Files hold lists; frozen models hold tuples, and strict mode does not convert.
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _not_keyword(value: str) -> str:
+    if keyword.iskeyword(value):
+        raise _malformed(f"{value!r} is a Python keyword")
+    return value
+
+
+def _check_extent(value: object) -> object:
+    # One check for the union, else the user would read two errors, one for each member.
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("spec_type", "a whole number or the name of a dimension")
+    if isinstance(value, int) and not 1 <= value <= _MAX_EXTENT:
+        raise PydanticCustomError("spec_range", "a dimension is between 1 and 2^40 long")
+    if isinstance(value, str) and (not _IDENTIFIER.fullmatch(value) or keyword.iskeyword(value)):
+        raise _malformed(f"{value!r} is no name for a dimension; names are Python identifiers")
+    return value
+
+
+def _check_weights(value: str) -> str:
+    path = PurePath(value)
+    if path.is_absolute() or "\0" in value or "\\" in value:
+        raise _malformed("weights are named by a path relative to the spec, with forward slashes")
+    if path.suffix != ".safetensors":
+        raise _malformed(
+            "weights are a .safetensors file; convert others with safetensors.torch.save_file"
+        )
+    return value
+
+
+Identifier = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"),
+    AfterValidator(_not_keyword),
+]
+DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+ModulePath = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$", max_length=512),
+]
+Size = Annotated[
+    int,
+    _parsed(parse_size, (int, str), "a size, such as 2GiB"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$"},
+            ]
+        }
+    ),
+]
+Duration = Annotated[
+    int,
+    _parsed(parse_duration, (str,), "a duration, such as 30s"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(ms|s|m|h)$"}),
+]
+Extent = Annotated[
+    Annotated[int, Field(ge=1, le=_MAX_EXTENT)] | Identifier, BeforeValidator(_check_extent)
+]
+SpecName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class ModelRef(_Closed):
+    """Which module is compiled, and with which weights."""
+
+    entry: Identifier = "build"
+    """Callable in model.py that returns the torch.nn.Module."""
+    args: dict[Identifier, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments of the entry."""
+    weights: (
+        Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_check_weights)] | None
+    ) = None
+    """A safetensors file to load into the module, relative to the spec."""
+
+
+class Input(_Closed):
+    """One tensor parameter of the module's forward."""
+
+    dtype: Dtype
+    """Element type, by its torch name."""
+    shape: Annotated[tuple[Extent, ...], Field(max_length=64), BeforeValidator(_as_tuple)]
+    """Extents: a number, or the name of a dimension declared under dims. [] is a scalar."""
+    low: int = 0
+    """Integer dtypes only: least value of the example that the model is traced with."""
+    high: int | None = None
+    """Integer dtypes only: the example's values stay below this, as with torch.randint. Set it to
+    the number of rows when the input indexes an embedding. Default: low + 2."""
+
+    @property
+    def example_bounds(self) -> tuple[int, int] | None:
+        """Half-open range [low, high) of example values; None when the dtype is not integer."""
+        if "int" not in self.dtype:
+            return None
+        return self.low, self.low + 2 if self.high is None else self.high
+
+
+def _default_example(data: dict[str, Any]) -> int:
+    # 2, because tracing with an extent of 1 silently fixes the dimension to 1.
+    return int(min(max(2, data.get("min", 1)), data.get("max", 2)))
+
+
+class Dim(_Closed):
+    """A dynamic dimension; its bounds are inclusive."""
+
+    min: Annotated[int, Field(ge=1, le=_MAX_EXTENT)] = 1
+    """Least extent that a run may use."""
+    max: Annotated[int, Field(ge=2, le=_MAX_EXTENT)]
+    """Greatest extent that a run may use; memory is planned for it."""
+    example: Annotated[int, Field(ge=1, le=_MAX_EXTENT)] = Field(default_factory=_default_example)
+    """Extent the model is traced with, at least 2. Default: 2, moved into the range."""
+
+
+class Device(_Closed):
+    """An accelerator that the plan may use; it is bound to a real one at execution."""
+
+    id: DeviceId
+    """Name of the device within the plan."""
+    kind: Literal["cpu", "cuda", "any"] = "any"
+    """What it must be; `any` takes what the executing machine offers."""
+    memory_bytes: Size | None = Field(default=None, alias="memory")
+    """Most memory that the plan may use there, such as 2GiB. Default: what the device has."""
+
+
+class Stage(_Closed):
+    """Modules that run together on one device."""
+
+    device: DeviceId
+    """Id of a device declared under devices."""
+    modules: Annotated[tuple[ModulePath, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+    """Qualified module names, as in named_modules()."""
+
+
+class Placement(_Closed):
+    """Stages in the order in which they run."""
+
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+    """The stages; modules that no stage names follow the module they belong to."""
+
+
+def _placement_kind(value: object) -> str | None:
+    if isinstance(value, str):
+        return "(auto)"
+    return "(stages)" if isinstance(value, dict | Placement) else None
+
+
+class Objective(_Closed):
+    """What the scheduler optimises for."""
+
+    minimize: Literal["latency"] = "latency"
+    """The quantity to minimise."""
+
+
+class Policy(_Closed):
+    """How often and for how long a step is tried."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=4)] = 4
+    """Attempts in all, the first included."""
+    timeout_ms: Annotated[Duration, Field(ge=1, le=86_400_000)] = Field(
+        default=30_000, alias="timeout", json_schema_extra={"default": "30s"}
+    )
+    """Longest time for one attempt, such as 30s."""
+    backoff_ms: Annotated[Duration, Field(le=60_000)] = Field(
+        default=50, alias="backoff", json_schema_extra={"default": "50ms"}
+    )
+    """Pause before the second attempt, such as 50ms; it doubles with each further one."""
+    retry_on: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
+    """Error codes that are retried. Default: those that the runtime knows to be transient."""
+
+
+def _check_version(value: object) -> object:
+    # Literal[1] alone would take True and 1.0, which compare equal to 1.
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PydanticCustomError("spec_type", "the whole number 1")
+    if value != SPEC_VERSION:
+        raise PydanticCustomError("spec_version", "{found}", {"found": value})
+    return value
+
+
+def _with_default_policy(value: object) -> object:
+    return {"default": {}, **value} if isinstance(value, dict) else value
+
+
+class Spec(_Closed):
+    """What a user says about a model before it is compiled."""
+
+    genie: Annotated[Literal[1], BeforeValidator(_check_version)]
+    """Version of the spec's format."""
+    name: SpecName
+    """Name of the compiled model; the plan and its constants files carry it."""
+    workload: Workload = "auto"
+    """What kind of model this is; auto derives it from the graph."""
+    model: ModelRef = ModelRef()
+    """Which module is compiled, and with which weights."""
+    inputs: Annotated[dict[Identifier, Input], Field(min_length=1)]
+    """The parameters of the module's forward, by name."""
+    dims: dict[Identifier, Dim] = Field(default_factory=dict)
+    """Dynamic dimensions, by the name that shapes use."""
+    devices: Annotated[
+        tuple[Device, ...], Field(min_length=1, max_length=1024), BeforeValidator(_as_tuple)
+    ] = Field(
+        default_factory=lambda: (Device(id="d0"),),
+        json_schema_extra={"default": [{"id": "d0", "kind": "any"}]},
+    )
+    """Accelerators the plan may use. Default: one of any kind, d0."""
+    placement: Annotated[
+        Annotated[Literal["auto"], Tag("(auto)")] | Annotated[Placement, Tag("(stages)")],
+        Discriminator(
+            _placement_kind,
+            custom_error_type="spec_type",
+            custom_error_message="auto, or a mapping with stages",
+        ),
+    ] = "auto"
+    """Which module runs where: auto leaves it to the scheduler."""
+    objective: Objective = Objective()
+    """What the scheduler optimises for."""
+    policies: Annotated[dict[Identifier, Policy], BeforeValidator(_with_default_policy)] = Field(
+        default_factory=lambda: {"default": Policy()}
+    )
+    """Retry policies by name; `default` always exists and applies where no other is named."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Spec:
+        found = inconsistencies(self.model_dump(mode="json", by_alias=True))
+        if found:
+            raise PydanticCustomError("spec_inconsistent", "{reason}", {"reason": found[0].message})
+        return self
+
+
+_TEMPLATE = {"type": "string", "pattern": r"\{[{%]"}
+
+
+def _allow_templates(schema: Any) -> Any:
+    """Let every scalar also be a template: it is rendered after parsing, so editors see it raw."""
+    if isinstance(schema, list):
+        return [_allow_templates(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    constrained = schema.get("type") in ("integer", "number", "boolean") or (
+        schema.get("type") == "string"
+        and not schema.keys().isdisjoint({"pattern", "enum", "const"})
+    )
+    if constrained:
+        about = {k: schema[k] for k in ("description", "title", "default") if k in schema}
+        bare = {k: v for k, v in schema.items() if k not in about}
+        return {**about, "anyOf": [bare, _TEMPLATE]}
+    # Key patterns are not templates: keys are never rendered.
+    return {
+        key: value if key == "propertyNames" else _allow_templates(value)
+        for key, value in schema.items()
+    }
+
+
+def spec_json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of spec version 1, for editors and `genie schema spec`.
+
+    It describes the file before templates are rendered and does not express the checks across
+    fields that `inconsistencies` makes.
+    """
+    schema = Spec.model_json_schema(by_alias=True)
+    body = _allow_templates({k: v for k, v in schema.items() if k != "$defs"})
+    defs = {name: _allow_templates(value) for name, value in schema.get("$defs", {}).items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **body,
+        "title": "Genie spec, version 1",
+        "$defs": defs,
+    }

@@ -1,0 +1,46 @@
+"""The plan verifier: the same code in the compiler, in `genie plan verify` and in the daemon.
+
+`genie_schemas.reader` has checked header, schema and digest before; here, in order: names and
+single assignment, definition before use and transfers, operators, memory, policies, order. Each
+stage needs what the stages before it established, so the first stage with errors ends the walk;
+all errors of that stage are reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from genie_schemas.errors import GenieError, GenieErrors
+from genie_schemas.plan import ExecutionPlan
+from genie_schemas.verify.dataflow import check_dataflow
+from genie_schemas.verify.memory import check_memory, peak_bytes
+from genie_schemas.verify.naming import check_naming
+from genie_schemas.verify.operators import check_programs
+from genie_schemas.verify.policies import check_policies
+
+__all__ = ["FEATURES", "STAGES", "peak_bytes", "verify"]
+
+FEATURES = ("compute.aten",)
+"""What a plan may list in `requires` for this version to execute it."""
+
+MAX_ERRORS = 20
+
+STAGES: tuple[tuple[str, Callable[[ExecutionPlan], list[GenieError]]], ...] = (
+    ("naming", check_naming),
+    ("dataflow", check_dataflow),
+    ("programs", check_programs),
+    ("memory", check_memory),
+    ("policies", check_policies),
+)
+
+
+def verify(plan: ExecutionPlan) -> None:
+    """Check what the plan's fields say of each other.
+
+    Raises GenieErrors with every error (up to 20) of the first stage that found any; codes
+    GEN0306 … GEN0324, exit status 4.
+    """
+    for _, check in STAGES:
+        errors = check(plan)
+        if errors:
+            raise GenieErrors(errors[:MAX_ERRORS])

@@ -1,0 +1,173 @@
+"""Stage 3: programs hold allowed operators, called as their schemas say, in single assignment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genie_schemas import args, optable
+from genie_schemas.errors import GenieError
+from genie_schemas.expr import Expr
+from genie_schemas.plan import ExecutionPlan, Op, Program
+from genie_schemas.verify._report import problem
+
+
+def check_programs(plan: ExecutionPlan) -> list[GenieError]:
+    """Check every program; also that `opset` names each overload used with the table's hash."""
+    errors: list[GenieError] = []
+    used: set[str] = set()
+    for key, program in plan.programs.items():
+        errors += _Program(plan, f"programs.{key}", program).check()
+        used.update(op.op for op in program.ops)
+    for name in sorted(used - set(plan.opset.schemas)):
+        errors.append(problem("GEN0306", "opset.schemas", f"the used operator {name} is not in it"))
+    for name in sorted(set(plan.opset.schemas) - used):
+        errors.append(problem("GEN0306", "opset.schemas", f"{name} is in it but never used"))
+    return errors
+
+
+def mutated_values(op: Op, info: optable.OpInfo) -> list[str]:
+    """Names of the program values that the call writes to."""
+    bound = bind(op, info)
+    written = []
+    for parameter in info.mutated(bound):
+        written += [a.name for a in args.walk(bound.get(parameter)) if isinstance(a, args.Ref)]
+    return written
+
+
+def bind(op: Op, info: optable.OpInfo) -> dict[str, args.Arg]:
+    """Parameter name → decoded argument. Raises ArgError when they do not fit the parameters."""
+    positional = [a for a in info.args if not a.keyword_only]
+    if len(op.args) > len(positional):
+        raise args.ArgError(f"{len(op.args)} positional arguments; it takes {len(positional)}")
+    bound = {p.name: args.decode(v) for p, v in zip(positional, op.args, strict=False)}
+    known = {a.name for a in info.args}
+    for name, value in op.kwargs.items():
+        if name not in known:
+            raise args.ArgError(f"it has no parameter {name!r}")
+        if name in bound:
+            raise args.ArgError(f"{name!r} is given twice")
+        bound[name] = args.decode(value)
+    for parameter in info.args:
+        if parameter.name not in bound and not parameter.optional:
+            raise args.ArgError(f"{parameter.name!r} is missing")
+    return bound
+
+
+class _Program:
+    def __init__(self, plan: ExecutionPlan, path: str, program: Program) -> None:
+        self.plan = plan
+        self.path = path
+        self.program = program
+        self.errors: list[GenieError] = []
+        self.created: set[str] = set()
+        self.known = {v.name for v in program.inputs}
+
+    def check(self) -> list[GenieError]:
+        if len(self.known) != len(self.program.inputs):
+            self.fail("GEN0309", "inputs", "two inputs have one name")
+        for i, op in enumerate(self.program.ops):
+            self.op(f"ops[{i}]", op)
+        names = [v.name for v in self.program.outputs]
+        if len(set(names)) != len(names):
+            self.fail("GEN0309", "outputs", "two outputs have one name")
+        for name in names:
+            if name not in self.created:
+                self.fail("GEN0308", "outputs", f"{name!r} is computed by no operator of it")
+        return self.errors
+
+    def fail(self, code: str, part: str, message: str, cause: str | None = None) -> None:
+        self.errors.append(problem(code, f"{self.path}.{part}", message, cause))
+
+    def op(self, part: str, op: Op) -> None:
+        info = optable.lookup(op.op)
+        if info is None:
+            close = optable.similar(op.op)
+            hint = f"did you mean {close[0]}?" if close else None
+            self.fail("GEN0306", part, f"the operator {op.op} is not on the allow-list", hint)
+        else:
+            if self.plan.opset.schemas.get(op.op) not in (None, info.schema):
+                self.stale(part, op.op)
+            try:
+                self.call(part, op, info)
+            except args.ArgError as error:
+                self.fail("GEN0307", part, f"{op.op}: {error}")
+        for name in op.out:
+            if name is None:
+                continue
+            if name in self.known:
+                self.fail("GEN0309", part, f"{name!r} is defined twice")
+            self.known.add(name)
+            self.created.add(name)
+
+    def stale(self, part: str, name: str) -> None:
+        self.errors.append(
+            GenieError(
+                "GEN0318",
+                f"{name} had another schema in the torch that the plan was captured with",
+                problem("GEN0318", f"{self.path}.{part}", "").place,
+                f"captured with torch {self.plan.opset.torch}; "
+                f"this version knows {optable.captured_torch()}",
+                "compile the plan again with this version",
+            )
+        )
+
+    def call(self, part: str, op: Op, info: optable.OpInfo) -> None:
+        bound = bind(op, info)
+        types = {a.name: a.type for a in info.args}
+        for name, value in bound.items():
+            if not _fits(types[name], value):
+                shown = str(args.encode(value))[:60]
+                raise args.ArgError(f"{name} takes {types[name]}, not {shown}")
+            for leaf in args.walk(value):
+                self.leaf(part, op, leaf)
+        if not info.returns_list and len(op.out) != len(info.returns):
+            raise args.ArgError(f"it returns {len(info.returns)} values, {len(op.out)} are named")
+        for name in mutated_values(op, info):
+            if name not in self.created:
+                cause = "a program mutates only what it created"
+                self.fail("GEN0323", part, f"{op.op} writes to {name!r}", cause)
+
+    def leaf(self, part: str, op: Op, leaf: args.Arg) -> None:
+        if isinstance(leaf, args.Ref) and leaf.name not in self.known:
+            self.fail("GEN0308", part, f"{op.op} reads {leaf.name!r} before it is defined")
+        if isinstance(leaf, Expr) and (unknown := sorted(leaf.names - set(self.plan.dims))):
+            self.fail("GEN0308", part, f"{leaf.text[:60]}: unknown dimension {unknown[0]!r}")
+
+
+def _is_int(value: args.Arg) -> bool:
+    return isinstance(value, int | Expr) and not isinstance(value, bool)
+
+
+def _is_number(value: args.Arg) -> bool:
+    return isinstance(value, int | float | complex | Expr)
+
+
+def _named(kind: str) -> Any:
+    return lambda value: isinstance(value, args.Named) and value.kind == kind
+
+
+_SCALARS: dict[str, Any] = {
+    "Tensor": lambda v: isinstance(v, args.Ref),
+    "int": _is_int,
+    "float": lambda v: isinstance(v, float) or _is_int(v),
+    "bool": lambda v: isinstance(v, bool),
+    "str": lambda v: isinstance(v, str),
+    "Scalar": _is_number,
+    "ScalarType": _named("dtype"),
+    "Layout": _named("layout"),
+    "Device": _named("device"),
+    "MemoryFormat": _named("memory_format"),
+    "Generator": lambda v: False,
+}
+
+
+def _fits(kind: str, value: args.Arg) -> bool:
+    """Whether an argument may be passed where a schema says `kind`; `SymInt` is `int` there."""
+    kind = kind.replace("SymInt", "int")
+    if kind.endswith("?"):
+        return value is None or _fits(kind[:-1], value)
+    if kind.endswith("[]"):
+        if isinstance(value, tuple):
+            return all(_fits(kind[:-2], item) for item in value)
+        return kind in ("int[]", "float[]") and _fits(kind[:-2], value)
+    return bool(_SCALARS[kind](value))
