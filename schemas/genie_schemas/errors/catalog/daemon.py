@@ -141,4 +141,12 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "A Unix socket is as private as the folder around it. Others may rename or replace "
         "files in this one. Choose a folder of your own with mode 0700.",
     ),
+    "GEN0590": (
+        "This machine lacks something that Genie requires",
+        ExitCode.FAILURE,
+        """`genie doctor` compared the machine with the support matrix and found a required part
+        missing or too old. Every failing line of its table carries the one command that mends it;
+        `genie doctor --json` gives the same as JSON. Parts marked optional (CUDA, DPDK, RDMA and so
+        on) widen what Genie can do and count only with --strict.""",
+    ),
 }

@@ -1,5 +1,131 @@
-"""Error codes of this area; see the package's docstring for the ranges."""
+"""Error codes of models and their capture, GEN0200 … GEN0299."""
 
 from genie_schemas.errors._registry import ExitCode
 
-TABLE: dict[str, tuple[str, ExitCode, str]] = {}
+_FAIL = ExitCode.FAILURE
+_INVALID = ExitCode.INVALID
+
+TABLE: dict[str, tuple[str, ExitCode, str]] = {
+    "GEN0200": (
+        "model file missing",
+        _INVALID,
+        "The first argument of `genie compile` names a Python file that defines the spec's entry. "
+        "There is none at that path.",
+    ),
+    "GEN0201": (
+        "entry not found in the model file",
+        _INVALID,
+        "`model.entry` in the spec names a callable of the model file that returns the module; "
+        "the default is `build`. The file defines no such name.",
+    ),
+    "GEN0202": (
+        "the model's own code raised",
+        _FAIL,
+        "Importing the model file, calling its entry or running its forward raised an exception. "
+        "The place is the innermost line of your file; mend the model there. Running the same "
+        "call in Python shows the whole traceback.",
+    ),
+    "GEN0203": (
+        "entry returned no module",
+        _INVALID,
+        "The entry must return a `torch.nn.Module` that is ready to run.",
+    ),
+    "GEN0204": (
+        "entry does not take the spec's arguments",
+        _INVALID,
+        "`model.args` in the spec is passed to the entry as keyword arguments; one is unknown or "
+        "missing.",
+    ),
+    "GEN0205": (
+        "model on the meta device",
+        _FAIL,
+        "Tensors on the meta device have a shape and no values, so there is nothing to compile "
+        "into a plan. Build the model on the CPU, or call to_empty() and load weights.",
+    ),
+    "GEN0206": (
+        "spec inputs and forward's parameters differ",
+        _INVALID,
+        "Inputs in the spec carry the parameter names of the model's forward. One is unknown to "
+        "forward, or forward needs one that the spec does not give.",
+    ),
+    "GEN0207": (
+        "placement names a module that does not exist",
+        _INVALID,
+        "`placement.stages[].modules` lists dotted module paths as `model.named_modules()` "
+        "prints them.",
+    ),
+    "GEN0210": (
+        "weights file named by the spec is missing",
+        _INVALID,
+        "`model.weights` is a path to a safetensors file, relative to the spec.",
+    ),
+    "GEN0211": (
+        "weights file unreadable",
+        _INVALID,
+        "`model.weights` must be a sound safetensors file. Pickled checkpoints are not read: "
+        "convert them once with safetensors.torch.save_file.",
+    ),
+    "GEN0212": (
+        "weights do not fit the model",
+        _INVALID,
+        "Names, shapes and dtypes of the weights file and of the model's state_dict must agree. "
+        "Most often the model was built with other arguments than it was trained with.",
+    ),
+    "GEN0220": (
+        "control flow depends on data",
+        _FAIL,
+        "A Python `if`, `while`, `int()` or `.item()` looks at the value of a tensor, so there is "
+        "no one graph to capture. Compute both sides and choose with torch.where, or move the "
+        "decision out of the model.",
+    ),
+    "GEN0221": (
+        "dimension is fixed by the model",
+        _FAIL,
+        "The spec says that a dimension varies, but the model's code only works for one size or "
+        "for a narrower range. Fix the size in the spec's shape, or mend the code that depends "
+        "on it.",
+    ),
+    "GEN0222": (
+        "model cannot be exported",
+        _FAIL,
+        "torch.export could not trace the forward. The cause is torch's own text; the place is "
+        "the innermost line of your file.",
+    ),
+    "GEN0223": (
+        "operator not supported",
+        _FAIL,
+        "The model calls an operator that plans do not carry: it is not on the allow-list, or "
+        "returns something else than tensors.",
+    ),
+    "GEN0224": (
+        "model changes its own tensors",
+        _FAIL,
+        "Running the forward writes to a parameter, a buffer or a constant of the model, such as "
+        "BatchNorm's running statistics in training mode. Plans of this version keep no state "
+        "between runs, so the change would be lost in silence. Call `.eval()` in the entry, or "
+        "return the new value as an output.",
+    ),
+    "GEN0225": (
+        "model draws random numbers",
+        _FAIL,
+        "An operator of the forward is random, such as dropout in training mode, so that a retry "
+        "would give another result. Call `.eval()` in the entry, or take the noise as an input.",
+    ),
+    "GEN0226": (
+        "size depends on data",
+        _FAIL,
+        "A tensor's size follows from the values of another (nonzero, boolean masks, unique), so "
+        "memory cannot be planned. Use torch.where or a fixed-size variant (topk, one-hot).",
+    ),
+    "GEN0227": (
+        "model has no tensor output",
+        _FAIL,
+        "The forward returns no tensor, so there is nothing to compute.",
+    ),
+    "GEN0228": (
+        "capture process died",
+        _FAIL,
+        "The child process that imports and captures the model ended without an answer: it ran "
+        "out of memory, crashed in native code or was killed. Its last output is shown.",
+    ),
+}

@@ -119,6 +119,12 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "Bytes that the run needed did not arrive at another device, a daemon or the client. "
         "The cause names the transfer and the path. Nothing was published.",
     ),
+    "GEN0419": (
+        "The runtime failed in an unforeseen way",
+        ExitCode.INTERNAL,
+        "A bug of Genie: the run was ended and its memory freed. Please report it with the text "
+        "of the cause.",
+    ),
     "GEN0420": (
         "The plan's devices cannot be bound",
         ExitCode.FAILURE,
@@ -163,5 +169,144 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         ExitCode.FAILURE,
         "A run was asked for before its plan was installed in the session or before all its "
         "constants had arrived. Clients of Genie never do that; install again.",
+    ),
+    # -- executors and arenas: GEN0450 to GEN0499 --
+    "GEN0450": (
+        "The executor of a device died",
+        ExitCode.FAILURE,
+        """The process that computes for a device ended while the run was on it: it was killed, ran
+        out of memory or crashed in a kernel. The runtime starts it again by itself and the attempt
+        may be repeated. When it happens again with the same plan, look at the executor's log and
+        at the kernel log (dmesg) for the out-of-memory killer.""",
+    ),
+    "GEN0451": (
+        "The executor of a device stopped answering",
+        ExitCode.FAILURE,
+        """The process that computes for a device did not answer the liveness checks, or a kernel of
+        it ran on long after the deadline of its step. The runtime ended it and starts it again.
+        Raise timeout_ms of the step's policy when the computation is meant to take that long.""",
+    ),
+    "GEN0452": (
+        "The plan is quarantined",
+        ExitCode.FAILURE,
+        """Three times in a row the executor died while it was computing a step of this plan. Other
+        plans keep running; this one is refused until it is uninstalled. Find out why it crashes
+        (the executor's log names the signal), then install it again.""",
+    ),
+    "GEN0453": (
+        "The executor of a device cannot start",
+        ExitCode.FAILURE,
+        """The process that computes for a device ended before it was ready, or was not ready in
+        time. The cause says what is known. Usual reasons: torch is not installed for this Python,
+        the device does not exist, or the machine has no memory left. `genie doctor` looks.""",
+    ),
+    "GEN0454": (
+        "An executor and its supervisor do not understand each other",
+        ExitCode.FAILURE,
+        """A control message between the runtime and its executor process was cut short, larger than
+        allowed or not of a known form. Both must come from the same installation of Genie.""",
+    ),
+    "GEN0455": (
+        "The executor does not hold what the run needs",
+        ExitCode.FAILURE,
+        """The plan is not installed on the executor for that device, or one of its constants has
+        not been loaded. Install the plan and load its constants, then run again.""",
+    ),
+    "GEN0456": (
+        "The plan's operators differ from this torch's",
+        ExitCode.VERSION,
+        """A plan records the hash of the schema of each operator that it uses. This torch lacks one
+        of them or declares it differently, so the plan could mean something else here. Compile the
+        plan again with this torch, or run it with a torch whose operators match.""",
+    ),
+    "GEN0457": (
+        "The executor cannot run this operator",
+        ExitCode.INVALID,
+        """The plan calls something that is no operator overload this executor runs. Only exact
+        overloads of aten are accepted, by name; nothing is imported or looked up elsewhere.""",
+    ),
+    "GEN0458": (
+        "A program of the plan is malformed",
+        ExitCode.INVALID,
+        """A program reads a value that nothing before it writes, has an argument that cannot be
+        read, or expects another number of results than its operator returns. A verified plan has
+        none of these: run `genie plan verify`, and compile the plan again.""",
+    ),
+    "GEN0460": (
+        "An operator failed",
+        ExitCode.FAILURE,
+        """A kernel refused its operands, for instance an index outside an embedding table. The
+        error names the step and the operator. Check the values of the inputs: shapes and dtypes
+        have been checked already. Trying again with the same inputs fails again.""",
+    ),
+    "GEN0461": (
+        "A value is not of its declared type",
+        ExitCode.FAILURE,
+        """A program produced a tensor whose shape or dtype is not the one that the plan declares
+        for these dimension sizes, so it was not handed on. The plan does not describe its own
+        computation: compile it again, and report it when that does not help.""",
+    ),
+    "GEN0462": (
+        "The device is too small",
+        ExitCode.FAILURE,
+        """At these dimension sizes the run holds more bytes at once than the device may use. Use a
+        smaller batch, a device with more memory, or spread the model over several devices.""",
+    ),
+    "GEN0463": (
+        "The device ran out of memory",
+        ExitCode.FAILURE,
+        """The device could not give the memory that a step needs now, because other runs or other
+        programs hold it. The attempt may succeed later. Lower what runs at the same time, or give
+        the device's limit in genied's --device closer to what is really free.""",
+    ),
+    "GEN0464": (
+        "A step exceeded its deadline",
+        ExitCode.DEADLINE,
+        """A step computed, or waited for its device or for an incoming transfer, longer than
+        timeout_ms of its policy allows. Raise the timeout, or find out why the step is slow:
+        `genie trace` shows what the run waited for.""",
+    ),
+    "GEN0466": (
+        "A memory region does not fit its value",
+        ExitCode.FAILURE,
+        """A region handed to an executor lies outside its arena, is not aligned to 64 bytes, or has
+        another length than the value's type at these dimension sizes. This is checked before
+        anything is read or written. Report it: clients cannot cause it.""",
+    ),
+    "GEN0467": (
+        "The request does not match the plan",
+        ExitCode.USAGE,
+        """The request names an entry point, a device or a dimension size that the plan does not
+        have, or leaves out a region that a step needs. The cause names it.""",
+    ),
+    "GEN0468": (
+        "The device does not exist",
+        ExitCode.FAILURE,
+        """The executor was started for a device that torch does not find on this machine. `genie
+        doctor` lists the devices; a CUDA device also needs a torch built for CUDA and a driver.""",
+    ),
+    "GEN0469": (
+        "The run is on this device already",
+        ExitCode.FAILURE,
+        """A run with this key is being computed on this device. Wait for it or cancel it before
+        another attempt.""",
+    ),
+    "GEN0470": (
+        "The memory pool is too small",
+        ExitCode.FAILURE,
+        """One request asks for more shared memory than the pool may ever hold. Raise the limit of
+        the runtime's shared memory, or use smaller inputs.""",
+    ),
+    "GEN0471": (
+        "A shared memory area was refused",
+        ExitCode.FAILURE,
+        """A shared memory area handed over by another process is shorter than declared or not
+        sealed against shrinking. Using it could crash this process, so it is not mapped.""",
+    ),
+    "GEN0472": (
+        "No shared memory came free in time",
+        ExitCode.FAILURE,
+        """The pool of shared memory is in use by other runs and nothing was given back before the
+        deadline. Try again later, lower the number of concurrent runs, or raise the limit.""",
     ),
 }

@@ -1,0 +1,44 @@
+"""Who shares memory with whom, read off the fake tensors that export leaves on its nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from genie.graph.ir import Value
+
+
+class Storages:
+    """Numbers storages in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._fake: dict[int, Any] = {}
+        """Our number → the fake storage's identity (kept alive by the exported program)."""
+
+    def fresh(self, fake: torch.Tensor) -> int:
+        """A number of its own for an input or a constant, or the one of what it is tied to."""
+        identity = fake.untyped_storage()._cdata
+        for number, known in self._fake.items():
+            if known == identity:
+                return number
+        return self._new(identity)
+
+    def of(self, fake: torch.Tensor, operands: list[Value], *, copies: bool) -> int:
+        """The number of a call's result: that of the operand whose storage it shares, else new.
+
+        Export records a fresh copy of a lifted constant as sharing its storage: `copies` says
+        that the operator really makes a new one.
+        """
+        identity = fake.untyped_storage()._cdata
+        if not copies:
+            for operand in operands:
+                if self._fake[operand.storage] == identity:
+                    return operand.storage
+        return self._new(identity)
+
+    def _new(self, identity: Any) -> int:
+        self._next += 1
+        self._fake[self._next] = identity
+        return self._next

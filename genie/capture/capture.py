@@ -1,0 +1,489 @@
+"""From an exported program to the graph IR and the tensors that it reads.
+
+The walk goes once over the fx graph. Calls that compute nothing on tensors disappear: sizes become
+expressions over the spec's dimensions, assertions were proved by export, `detach` and inactive
+dropout are their input. What remains is one `Node` a call, with values named by module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+
+from genie.capture.aliases import Storages
+from genie.capture.encode import Symbols, Unsupported, encode, stride_order, type_text
+from genie.capture.outputs import output_names
+from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
+from genie.graph.legality import mutated
+from genie_schemas import constants, optable
+from genie_schemas.args import Arg, Ref
+from genie_schemas.errors import GenieError, Place
+from genie_schemas.names import Namer, clean
+from genie_schemas.spec import Spec
+
+_DROPOUTS = {
+    "aten.dropout.default": 2,
+    "aten.alpha_dropout.default": 2,
+    "aten.feature_dropout.default": 2,
+    "aten.feature_alpha_dropout.default": 2,
+    "aten.dropout_.default": 2,
+}
+"""Operators that return their input itself when this argument (train) is False."""
+
+_PASS_THROUGH = {
+    "aten.detach.default",
+    "aten.detach_.default",
+    "aten.alias.default",
+    "aten.lift.default",
+}
+_METADATA_IN_PLACE = {
+    f"aten.{name}_.{overload}": f"aten.{name}.{overload}"
+    for name, overload in (
+        ("unsqueeze", "default"),
+        ("squeeze", "default"),
+        ("squeeze", "dim"),
+        ("squeeze", "dims"),
+        ("transpose", "int"),
+        ("t", "default"),
+        ("swapaxes", "default"),
+        ("swapdims", "default"),
+    )
+}
+"""In-place operators that change no data, only how it is viewed, and the view that does the same."""
+
+_PROVED = {
+    "aten._assert_tensor_metadata.default",
+    "aten._assert_scalar.default",
+    "aten._assert_async.msg",
+    "aten._assert_async.default",
+    "aten.sym_constrain_range.default",
+    "aten.sym_constrain_range_for_size.default",
+}
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph and its tensors: `tensors` maps a constant's key to its dense storage-order bytes."""
+
+    graph: Graph
+    tensors: dict[str, torch.Tensor]
+
+
+class _Walk:
+    def __init__(self, program: ExportedProgram, spec: Spec, shown: str, locate: Locate) -> None:
+        self.program = program
+        self.spec = spec
+        self.shown = shown
+        self.locate = locate
+        self.namer = Namer()
+        self.symbols = Symbols({})
+        self.storages = Storages()
+        self.refs: dict[fx.Node, Arg] = {}
+        self.tuples: dict[fx.Node, tuple[Arg, ...]] = {}
+        self.values: dict[str, Value] = {}
+        self.nodes: list[Node] = []
+        self.written: dict[int, str] = {}
+
+    def fail(self, code: str, node: fx.Node, message: str, cause: str, remedy: str) -> GenieError:
+        module = module_of(node)
+        where = f"in module {module!r}" if module else "in the model's own forward"
+        place = self.locate(node) or Place(file=self.shown)
+        return GenieError(code, message, place, f"{where}: {cause}", remedy)
+
+    def value(self, name: str, fake: torch.Tensor, storage: int) -> Value:
+        made = Value(name, type_text(fake, self.symbols), storage)
+        self.values[name] = made
+        return made
+
+
+Locate = Callable[[fx.Node], Place | None]
+
+
+def module_of(node: fx.Node) -> str:
+    """Dotted path of the module whose forward made the call; "" for the model itself."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path = str(next(reversed(stack.values()))[0])
+    return "" if path.startswith("_empty_nn_module_stack") else path.split("@")[0]
+
+
+def capture(
+    model: nn.Module, program: ExportedProgram, spec: Spec, shown: str, locate: Locate
+) -> Captured:
+    """Turn an exported program into the graph IR.
+
+    `locate` finds the user's line of a call, for errors. Raises GenieError GEN0223 … GEN0227.
+    """
+    walk = _Walk(program, spec, shown, locate)
+    inputs = _inputs(walk)
+    names = {}
+    for item in program.graph_signature.input_specs:
+        if item.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            names[item.arg.name] = (item.kind, str(item.target))
+    held = _constants(walk, names)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            _call(walk, node)
+        elif node.op == "get_attr":
+            raise walk.fail(
+                "GEN0223",
+                node,
+                "the forward uses control-flow operators or a sub-graph",
+                f"{node.target} is a graph of its own",
+                "write the branch with torch.where",
+            )
+    outputs = _outputs(walk)
+    _no_lost_mutation(walk, held)
+    outputs = _drop_fresh_copies(walk, outputs)
+    walk.nodes = live_nodes(walk.nodes, outputs, walk.values)
+    used = {name for node in walk.nodes for name in node.reads()}
+    used.update(o.value for o in outputs if o.value is not None)
+    kept, tensors = _dedupe([c for c in held if c[0].name in used])
+    graph = Graph(
+        spec.name,
+        torch.__version__.split("+")[0],
+        tuple((n, d.min, d.max) for n, d in sorted(spec.dims.items()) if d.min != d.max),
+        tuple(inputs),
+        tuple(kept),
+        tuple(walk.nodes),
+        tuple(outputs),
+        tuple((path, type(m).__name__) for path, m in model.named_modules()),
+    )
+    return Captured(graph, tensors)
+
+
+def _inputs(walk: _Walk) -> list[Input]:
+    """Inputs in the spec's order; learns which torch symbol is which dimension."""
+    nodes = {n.name: n for n in walk.program.graph.nodes if n.op == "placeholder"}
+    order = [
+        item.arg.name
+        for item in walk.program.graph_signature.input_specs
+        if item.kind == InputKind.USER_INPUT
+    ]
+    found: dict[str, fx.Node] = {}
+    for name, arg in zip(_flat_names(walk), order, strict=True):
+        found[name] = nodes[arg]
+        fake = nodes[arg].meta["val"]
+        for size, given in zip(fake.shape, walk.spec.inputs[name].shape, strict=True):
+            if isinstance(given, str) and isinstance(size, torch.SymInt):
+                symbol = size.node.expr
+                if symbol.is_Symbol:
+                    walk.symbols.names.setdefault(symbol, given)
+    inputs = []
+    for name in walk.spec.inputs:
+        walk.namer.reserve(name)
+        node = found[name]
+        storage = walk.storages.fresh(node.meta["val"])
+        inputs.append(Input(walk.value(name, node.meta["val"], storage)))
+        walk.refs[node] = Ref(name)
+    return inputs
+
+
+def _flat_names(walk: _Walk) -> list[str]:
+    """Input names in the order of the exported placeholders: positional ones first."""
+    args, kwargs = walk.program.call_spec.in_spec.children()
+    names = [str(name) for name in (kwargs.context or [])]
+    rest = [name for name in walk.spec.inputs if name not in names]
+    return [*rest[: args.num_children], *names]
+
+
+_Held = tuple[Value, str, torch.Tensor]
+
+
+def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_Held]:
+    """Parameters and buffers under their own names; lifted tensors under their user's module."""
+    program = walk.program
+    held: list[_Held] = []
+    kinds = {
+        InputKind.PARAMETER: "parameter",
+        InputKind.BUFFER: "buffer",
+        InputKind.CONSTANT_TENSOR: "lifted",
+    }
+    taken = {clean(target) for kind, target in names.values() if kind != InputKind.CONSTANT_TENSOR}
+    for name in sorted(taken):
+        walk.namer.reserve(name)
+    for node in program.graph.nodes:
+        if node.op != "placeholder" or node.name not in names:
+            continue
+        kind, target = names[node.name]
+        tensor = program.constants.get(target)
+        if tensor is None:
+            tensor = program.state_dict[target]
+        if kind == InputKind.CONSTANT_TENSOR:
+            user = next(iter(node.users), None)
+            module = module_of(user) if user is not None else ""
+            name = walk.namer(clean(f"{module}.constant" if module else "constant"))
+        else:
+            name = clean(target)
+        fake = node.meta["val"]
+        try:
+            value = walk.value(name, fake, walk.storages.fresh(fake))
+        except Unsupported as error:
+            raise GenieError(
+                "GEN0223",
+                f"the model's tensor {target!r} cannot be carried by a plan",
+                Place(file=walk.shown),
+                str(error),
+                "convert it to a dense tensor of a common dtype",
+            ) from None
+        walk.refs[node] = Ref(name)
+        held.append((value, kinds[kind], tensor.detach()))
+    return held
+
+
+def _call(walk: _Walk, node: fx.Node) -> None:
+    """One call_function: dropped, passed through, or made a Node."""
+    fake = node.meta.get("val")
+    if node.target is operator.getitem:
+        source, index = node.args
+        if isinstance(source, fx.Node) and source in walk.tuples and isinstance(index, int):
+            walk.refs[node] = walk.tuples[source][index]
+            return
+    if isinstance(fake, torch.SymInt):
+        return  # a size: encoded as an expression where it is used
+    name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
+    if name in _PROVED or (not name and isinstance(fake, torch.SymBool | bool)):
+        return
+    if isinstance(fake, torch.SymBool | torch.SymFloat | bool | int | float):
+        raise walk.fail(
+            "GEN0220" if name in ("aten.item.default", "aten._local_scalar_dense.default")
+            else "GEN0223",
+            node,
+            f"{name or node.target} takes a number out of a tensor or a size",
+            "plans compute with tensors and integer sizes",
+            "keep the value in a tensor",
+        )
+    if name in _PASS_THROUGH or (name in _DROPOUTS and _inactive(node, _DROPOUTS[name])):
+        walk.refs[node] = walk.refs[node.args[0]]  # type: ignore[index]
+        return
+    _operator(walk, node, _METADATA_IN_PLACE.get(name, name), fake)
+
+
+def _inactive(node: fx.Node, train: int) -> bool:
+    args = node.args
+    return len(args) > train and args[train] is False
+
+
+def _operator(walk: _Walk, node: fx.Node, name: str, fake: Any) -> None:
+    info = optable.lookup(name)
+    shown = name or getattr(node.target, "__name__", str(node.target))
+    if info is None:
+        raise walk.fail(
+            "GEN0223",
+            node,
+            f"the operator {shown} is not supported",
+            "it is not on the plan's allow-list",
+            "write it with other operators, or register the model part without it",
+        )
+    if info.seeded and _draws(node, info):
+        raise walk.fail(
+            "GEN0225",
+            node,
+            f"{shown} draws random numbers",
+            "a retry would draw others",
+            "call .eval() on the model in the entry, or pass the noise as an input",
+        )
+    fakes = list(fake) if isinstance(fake, list | tuple) else [fake]
+    if any(isinstance(f, torch.Tensor) and _unbacked(f, walk.symbols) for f in fakes):
+        raise walk.fail(
+            "GEN0226",
+            node,
+            f"the size of {shown}'s result depends on data",
+            "memory for it cannot be planned",
+            "use torch.where or a fixed-size operator such as topk",
+        )
+    try:
+        args = tuple(encode(a, walk.symbols, walk.refs) for a in node.args)
+        kwargs = tuple((k, encode(v, walk.symbols, walk.refs)) for k, v in node.kwargs.items())
+    except Unsupported as error:
+        remedy = "write it with other operators"
+        raise walk.fail("GEN0223", node, f"{shown} is called with {error}", "", remedy) from None
+    if _returns_its_operand(info):
+        # x.relu_() is x afterwards: later calls read x, whose content the call changed.
+        walk.refs[node] = args[0]
+        results: list[Value | None] = [None]
+    else:
+        results = _results(walk, node, info, fakes)
+    walk.nodes.append(Node(name, args, kwargs, tuple(results), module_of(node)))
+    _note_mutation(walk, walk.nodes[-1])
+
+
+def _returns_its_operand(info: optable.OpInfo) -> bool:
+    base = info.name.split(".")[1]
+    in_place = base.startswith("__i") if base.endswith("__") else base.endswith("_")
+    return in_place and info.returns == ("Tensor",) and info.args[0].writes
+
+
+def _results(
+    walk: _Walk, node: fx.Node, info: optable.OpInfo, fakes: list[Any]
+) -> list[Value | None]:
+    module = module_of(node)
+    base = clean(f"{module}.{info.name.split('.')[1]}" if module else info.name.split(".")[1])
+    several = info.returns_list or len(info.returns) > 1
+    used = {
+        user.args[1]
+        for user in node.users
+        if several and user.target is operator.getitem and user.users
+    }
+    operands = [walk.values[r.name] for r in _operands(walk, node)]
+    results: list[Value | None] = []
+    for i, fake in enumerate(fakes):
+        if not isinstance(fake, torch.Tensor) or (several and i not in used):
+            results.append(None)
+            continue
+        storage = walk.storages.of(fake, operands, copies=info.name == "aten.lift_fresh_copy.default")
+        try:
+            value = walk.value(walk.namer(base), fake, storage)
+        except Unsupported as error:
+            remedy = "use a dense tensor of a common dtype"
+            message = f"{info.name} returns {error}"
+            raise walk.fail("GEN0223", node, message, "", remedy) from None
+        results.append(value)
+    refs = tuple(None if v is None else Ref(v.name) for v in results)
+    if several:
+        walk.tuples[node] = refs
+    elif refs:
+        walk.refs[node] = refs[0]
+    return results if info.returns else []
+
+
+def _operands(walk: _Walk, node: fx.Node) -> list[Ref]:
+    refs = (walk.refs.get(n) for n in node.all_input_nodes)
+    return [r for r in refs if isinstance(r, Ref)]
+
+
+def _draws(node: fx.Node, info: optable.OpInfo) -> bool:
+    """Whether a call of an operator that can be random really is."""
+    bound = {a.name: v for a, v in zip(info.args, node.args, strict=False)} | dict(node.kwargs)
+    if bound.get("train") is False or bound.get("training") is False:
+        return False
+    for rate in ("dropout_p", "p", "dropout"):
+        if rate in {a.name for a in info.args} and bound.get(rate, 0.0) == 0.0:
+            return rate == "p" and "bernoulli" in info.name
+    return True
+
+
+def _unbacked(fake: torch.Tensor, symbols: Symbols) -> bool:
+    free = {
+        s
+        for size in fake.shape
+        if isinstance(size, torch.SymInt)
+        for s in size.node.expr.free_symbols
+    }
+    return not free <= set(symbols.names)
+
+
+def _note_mutation(walk: _Walk, node: Node) -> None:
+    for name in mutated(node):
+        walk.written.setdefault(walk.values[name].storage, node.op)
+
+
+def _no_lost_mutation(walk: _Walk, held: list[_Held]) -> None:
+    """Refuse graphs that write to the model's own tensors: export would lose it in silence."""
+    for value, kind, _ in held:
+        op = walk.written.get(value.storage)
+        if op is not None:
+            what = "constant" if kind == "lifted" else kind
+            raise GenieError(
+                "GEN0224",
+                f"the forward writes to the {what} {value.name!r}",
+                Place(file=walk.shown),
+                f"{op} changes it, and a plan would forget the change after each run",
+                "call .eval() in the entry, or return the new value as an output",
+            )
+
+
+def _drop_fresh_copies(walk: _Walk, outputs: list[Output]) -> list[Output]:
+    """Read lifted constants themselves where nothing writes to their fresh copy."""
+    names: dict[str, str] = {}
+    kept = []
+    for node in walk.nodes:
+        result = node.results[0] if node.results else None
+        if (
+            node.op == "aten.lift_fresh_copy.default"
+            and result is not None
+            and result.storage not in walk.written
+            and isinstance(node.args[0], Ref)
+        ):
+            names[result.name] = node.args[0].name
+        else:
+            kept.append(node.renamed(names))
+    walk.nodes = kept
+    return [dataclasses.replace(o, value=names.get(o.value or "", o.value)) for o in outputs]
+
+
+def _outputs(walk: _Walk) -> list[Output]:
+    specs = walk.program.graph_signature.output_specs
+    last = next(reversed(walk.program.graph.nodes))
+    flat = list(last.args[0])  # type: ignore[arg-type]
+    user = [
+        (item, arg)
+        for item, arg in zip(specs, flat, strict=True)
+        if item.kind == OutputKind.USER_OUTPUT
+    ]
+    names = output_names(walk.program, len(user))
+    outputs = []
+    for name, (item, arg) in zip(names, user, strict=True):
+        if isinstance(arg, fx.Node) and isinstance(arg.meta.get("val"), torch.SymInt):
+            outputs.append(Output(name, None, walk.symbols.expr(arg.meta["val"])))
+        elif isinstance(arg, fx.Node):
+            ref = walk.refs[arg]
+            outputs.append(Output(name, ref.name if isinstance(ref, Ref) else None))
+        elif isinstance(item.arg, ConstantArgument) and item.arg.value is not None:
+            outputs.append(Output(name, None, encode(item.arg.value, walk.symbols, {})))
+    if not any(o.value is not None for o in outputs):
+        raise GenieError(
+            "GEN0227",
+            "the forward returns no tensor",
+            Place(file=walk.shown),
+            remedy="return the tensors that callers want",
+        )
+    return outputs
+
+
+def live_nodes(
+    nodes: list[Node], outputs: list[Output], values: dict[str, Value]
+) -> list[Node]:
+    """Drop calls that no output depends on; a write counts when its memory is read later."""
+    live = {o.value for o in outputs if o.value is not None}
+    memory = {values[name].storage for name in live}
+    kept = []
+    for node in reversed(nodes):
+        writes = any(values[name].storage in memory for name in mutated(node))
+        if writes or not live.isdisjoint(node.writes()):
+            kept.append(node)
+            live.update(node.reads())
+            memory.update(values[name].storage for name in node.reads())
+    return kept[::-1]
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's elements in storage order, row-major: what a plan's constants hold."""
+    return tensor.permute(stride_order(tensor)).contiguous()
+
+
+def _dedupe(held: list[_Held]) -> tuple[list[Constant], dict[str, torch.Tensor]]:
+    """Give tied and equal tensors one key: that of the first of them in the model's order."""
+    keys: dict[tuple[str, str], str] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    made: dict[str, Constant] = {}
+    for value, kind, tensor in held:
+        plain = dense(tensor)
+        raw = plain.flatten().view(torch.uint8) if plain.numel() else plain.new_empty(
+            0, dtype=torch.uint8
+        )
+        digest = constants.digest(memoryview(raw.numpy()))
+        key = keys.setdefault((value.type, digest), value.name)
+        if key == value.name:
+            tensors[key] = plain
+        made[value.name] = Constant(value, kind, key, digest, raw.numel())
+    return [made[value.name] for value, _, _ in held], tensors

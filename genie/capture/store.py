@@ -1,0 +1,44 @@
+"""Constants on disk: a deterministic safetensors file, or the user's own when nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from genie.graph.ir import Constant
+from genie_schemas import constants
+from genie_schemas.constants import ConstantFiles
+from genie_schemas.errors import GenieError
+from genie_schemas.types import parse_type
+
+
+def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write the tensors, sorted by name; the same tensors always give the same bytes."""
+    from safetensors.torch import save_file
+
+    # A copy each: safetensors refuses tensors that share memory, such as slices of one parameter.
+    plain = {name: tensors[name].clone() for name in sorted(tensors)}
+    save_file(plain, path)
+
+
+def same_tensors(weights: Path, held: Iterable[Constant]) -> bool:
+    """Whether `weights` holds every constant under its key with equal type and bytes."""
+    with ConstantFiles(weights.parent) as files:
+        for constant in held:
+            if constant.key != constant.name:
+                continue
+            kind = parse_type(constant.value.type)
+            try:
+                entry = files.entry(f"{weights.name}#{constant.key}")
+                if entry.dtype != kind.dtype or kind.order != tuple(range(len(kind.shape))):
+                    return False
+                if entry.shape != kind.sizes({}):
+                    return False
+                view = files.view(f"{weights.name}#{constant.key}")
+            except GenieError:
+                return False
+            if constants.digest(view) != constant.digest:
+                return False
+    return True

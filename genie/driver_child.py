@@ -1,0 +1,69 @@
+"""The child process of `genie compile`: imports the user's model and captures it.
+
+It reads a request from standard input and writes into the request's folder: `graph.json` and, when
+they must be written anew, `constants.safetensors`; or `error.json`. Progress goes line by line to
+the file descriptor that the request names. Whatever the user's code prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from genie_schemas.errors import GenieError, GenieErrors
+
+
+def main() -> int:
+    """Answer one request; 0 when `graph.json` was written, 1 when `error.json` was."""
+    request = json.loads(sys.stdin.read())
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - the user's code may read it
+    os.dup2(2, 1)
+    folder = Path(request["folder"])
+    try:
+        _capture(request, folder)
+    except GenieErrors as error:
+        _write(folder / "error.json", [e.to_json() for e in error.errors])
+        return 1
+    except GenieError as error:
+        _write(folder / "error.json", [error.to_json()])
+        return 1
+    return 0
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def _capture(request: dict[str, Any], folder: Path) -> None:
+    from genie_schemas.spec import Spec
+
+    def stage(name: str) -> None:
+        os.write(request["progress_fd"], f"{name}\n".encode())
+
+    spec = Spec.model_validate_json(request["spec"])
+    path, shown = Path(request["model"]), request["shown"]
+    weights = Path(request["weights"]) if request["weights"] else None
+    stage("model")
+    from genie.model.loader import load_model
+
+    model = load_model(path, shown, spec, weights)
+    stage("capture")
+    from genie.capture.capture import capture
+    from genie.capture.exporter import export
+    from genie.capture.locate import Locator
+    from genie.capture.store import same_tensors, save
+    from genie.graph.ir import to_data
+
+    program = export(model, spec, path, shown)
+    captured = capture(model, program, spec, shown, Locator(model, spec, path, shown))
+    stage("constants")
+    if weights is None or not same_tensors(weights, captured.graph.constants):
+        save(captured.tensors, folder / "constants.safetensors")
+    _write(folder / "graph.json", to_data(captured.graph))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

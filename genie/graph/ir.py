@@ -1,0 +1,198 @@
+"""Nodes, values and the graph. One node is one operator call; values are named by their module.
+
+A `Graph` is in single assignment and in execution order. `storage` numbers tell which values share
+memory: a view has its base's number, so mutation can be followed without torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from genie_schemas import args, canonical
+from genie_schemas.args import Arg, Ref
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor: its name, its type text (dense, see `genie_schemas.types`), whose memory it uses."""
+
+    name: str
+    type: str
+    storage: int
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of the forward, by parameter name."""
+
+    value: Value
+
+    @property
+    def name(self) -> str:
+        return self.value.name
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A parameter, buffer or lifted tensor.
+
+    `key` names the tensor in the constants file; tied or equal tensors have one key. `kind` is
+    "parameter", "buffer" or "lifted".
+    """
+
+    value: Value
+    kind: str
+    key: str
+    digest: str
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.value.name
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator call. `module` is the dotted path of the module whose forward made it.
+
+    `results` follow the operator's returns; None stands for one that nobody uses.
+    """
+
+    op: str
+    args: tuple[Arg, ...]
+    kwargs: tuple[tuple[str, Arg], ...]
+    results: tuple[Value | None, ...]
+    module: str
+
+    def reads(self) -> list[str]:
+        """Names of the values that it reads, in order, each once."""
+        seen: dict[str, None] = {}
+        for arg in (*self.args, *(v for _, v in self.kwargs)):
+            for leaf in args.walk(arg):
+                if isinstance(leaf, Ref):
+                    seen[leaf.name] = None
+        return list(seen)
+
+    def writes(self) -> list[str]:
+        """Names of the values that it defines."""
+        return [v.name for v in self.results if v is not None]
+
+    def renamed(self, names: Mapping[str, str]) -> Node:
+        """The same call, reading other values."""
+        return dataclasses.replace(
+            self,
+            args=tuple(rename(a, names) for a in self.args),
+            kwargs=tuple((k, rename(a, names)) for k, a in self.kwargs),
+        )
+
+
+def rename(arg: Arg, names: Mapping[str, str]) -> Arg:
+    """Replace value references in an argument."""
+    if isinstance(arg, Ref):
+        return Ref(names.get(arg.name, arg.name))
+    if isinstance(arg, tuple):
+        return tuple(rename(item, names) for item in arg)
+    return arg
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the forward: a value by name, or a literal that never changes."""
+
+    name: str
+    value: str | None
+    literal: Arg = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured module. `dims` maps each symbolic dimension to its (min, max)."""
+
+    name: str
+    torch: str
+    dims: tuple[tuple[str, int, int], ...]
+    inputs: tuple[Input, ...]
+    constants: tuple[Constant, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Output, ...]
+    modules: tuple[tuple[str, str], ...]
+    """Every module of the model: (path, class name), in definition order."""
+
+    def values(self) -> Iterator[Value]:
+        """Every value: inputs, constants, then results in order."""
+        yield from (i.value for i in self.inputs)
+        yield from (c.value for c in self.constants)
+        for node in self.nodes:
+            yield from (v for v in node.results if v is not None)
+
+    @cached_property
+    def table(self) -> dict[str, Value]:
+        """Value by name."""
+        return {v.name: v for v in self.values()}
+
+    @cached_property
+    def constant_names(self) -> frozenset[str]:
+        return frozenset(c.name for c in self.constants)
+
+
+def to_data(graph: Graph) -> dict[str, Any]:
+    """The graph as plain JSON values, for digests and for crossing a process boundary."""
+
+    def value(v: Value | None) -> Any:
+        return None if v is None else [v.name, v.type, v.storage]
+
+    return {
+        "name": graph.name,
+        "torch": graph.torch,
+        "dims": [list(d) for d in graph.dims],
+        "inputs": [value(i.value) for i in graph.inputs],
+        "constants": [[value(c.value), c.kind, c.key, c.digest, c.bytes] for c in graph.constants],
+        "nodes": [
+            [
+                n.op,
+                [args.encode(a) for a in n.args],
+                {k: args.encode(a) for k, a in n.kwargs},
+                [value(v) for v in n.results],
+                n.module,
+            ]
+            for n in graph.nodes
+        ],
+        "outputs": [[o.name, o.value, args.encode(o.literal)] for o in graph.outputs],
+        "modules": [list(m) for m in graph.modules],
+    }
+
+
+def from_data(data: Mapping[str, Any]) -> Graph:
+    """The inverse of `to_data`."""
+
+    def value(item: Any) -> Value:
+        return Value(*item)
+
+    return Graph(
+        data["name"],
+        data["torch"],
+        tuple((str(n), int(lo), int(hi)) for n, lo, hi in data["dims"]),
+        tuple(Input(value(v)) for v in data["inputs"]),
+        tuple(Constant(value(v), *rest) for v, *rest in data["constants"]),
+        tuple(
+            Node(
+                op,
+                tuple(args.decode(a) for a in positional),
+                tuple((k, args.decode(a)) for k, a in keywords.items()),
+                tuple(None if v is None else value(v) for v in results),
+                module,
+            )
+            for op, positional, keywords, results, module in data["nodes"]
+        ),
+        tuple(Output(n, v, args.decode(literal)) for n, v, literal in data["outputs"]),
+        tuple((str(p), str(c)) for p, c in data["modules"]),
+    )
+
+
+def graph_digest(graph: Graph) -> str:
+    """SHA-256 over the graph's canonical JSON; weights enter by their digests."""
+    return canonical.digest(to_data(graph))

@@ -1,0 +1,104 @@
+"""What is legal in the IR after each stage: one readable table, checked between stages.
+
+A violation is a bug of ours, never the user's: it names the stage, the rule and the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from genie.graph.ir import Graph, Node, Value
+from genie_schemas import args, optable
+from genie_schemas.errors import InternalError
+from genie_schemas.expr import Expr
+from genie_schemas.plan import Op
+from genie_schemas.verify.operators import mutated_values
+
+Rule = Callable[[Graph], Iterator[str]]
+
+
+def single_assignment(graph: Graph) -> Iterator[str]:
+    """Every name is defined once."""
+    seen: set[str] = set()
+    for value in graph.values():
+        if value.name in seen:
+            yield f"{value.name} is defined twice"
+        seen.add(value.name)
+
+
+def defined_before_use(graph: Graph) -> Iterator[str]:
+    """Nodes read only inputs, constants and earlier results; outputs name values."""
+    known = {i.name for i in graph.inputs} | set(graph.constant_names)
+    for node in graph.nodes:
+        for name in node.reads():
+            if name not in known:
+                yield f"{node.op} reads {name} before it is defined"
+        known.update(node.writes())
+    for output in graph.outputs:
+        if output.value is not None and output.value not in known:
+            yield f"the output {output.name} is no value"
+
+
+def allowed_operators(graph: Graph) -> Iterator[str]:
+    """Every operator is on the allow-list."""
+    for node in graph.nodes:
+        if optable.lookup(node.op) is None:
+            yield f"{node.op} is not on the allow-list"
+
+
+def known_dimensions(graph: Graph) -> Iterator[str]:
+    """Expressions use declared dimensions only."""
+    dims = {name for name, _, _ in graph.dims}
+    for node in graph.nodes:
+        for arg in (*node.args, *(v for _, v in node.kwargs)):
+            for leaf in args.walk(arg):
+                if isinstance(leaf, Expr) and not leaf.names <= dims:
+                    yield f"{node.op} uses {leaf.text}"
+
+
+def mutates_own_values(graph: Graph) -> Iterator[str]:
+    """No node writes to the memory of an input or a constant."""
+    foreign = {v.storage: v.name for v in _outer(graph)}
+    table = graph.table
+    for node in graph.nodes:
+        for name in mutated(node):
+            if table[name].storage in foreign:
+                yield f"{node.op} writes to {foreign[table[name].storage]}"
+
+
+def _outer(graph: Graph) -> Iterator[Value]:
+    yield from (i.value for i in graph.inputs)
+    yield from (c.value for c in graph.constants)
+
+
+def mutated(node: Node) -> list[str]:
+    """Names of the values that the node writes to, by schema and the table of exceptions."""
+    info = optable.lookup(node.op)
+    if info is None:
+        return []
+    op = Op.model_construct(
+        out=[],
+        op=node.op,
+        args=[args.encode(a) for a in node.args],
+        kwargs={k: args.encode(v) for k, v in node.kwargs},
+    )
+    return mutated_values(op, info)
+
+
+STAGE_RULES: dict[str, tuple[Rule, ...]] = {
+    "capture": (single_assignment, defined_before_use, allowed_operators, known_dimensions),
+    "schedule": (
+        single_assignment,
+        defined_before_use,
+        allowed_operators,
+        known_dimensions,
+        mutates_own_values,
+    ),
+}
+
+
+def check(graph: Graph, stage: str) -> None:
+    """Hold the graph to the rules of `stage`; InternalError names the first that it breaks."""
+    for rule in STAGE_RULES[stage]:
+        for broken in rule(graph):
+            raise InternalError(f"the graph is illegal: {broken} ({rule.__name__})", stage=stage)

@@ -1,0 +1,233 @@
+"""From `model.py` and a spec to an `nn.Module` with its weights, with located errors.
+
+This runs the user's code: it is called in a child process (`genie.driver`), never in the CLI's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import linecache
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from genie_schemas.errors import GenieError, GenieErrors, Place
+from genie_schemas.spec import Spec
+
+
+def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.Module:
+    """Import `path`, call the spec's entry and load `weights` into what it returns.
+
+    `shown` is the file's name as the user gave it, for messages. Raises GenieError GEN0200 file
+    missing, GEN0201 no such entry, GEN0202 the user's code raised, GEN0203 no nn.Module, GEN0204
+    wrong arguments, GEN0210 … GEN0212 weights missing, unreadable, or of other names or shapes.
+    """
+    module = _import(path, shown)
+    entry = getattr(module, spec.model.entry, None)
+    if not callable(entry):
+        raise _no_entry(module, spec.model.entry, shown)
+    _check_arguments(entry, spec.model.args, spec.model.entry, shown)
+    try:
+        model = entry(**spec.model.args)
+    except Exception as error:
+        raise user_error(error, path, shown, f"{spec.model.entry}() raised") from error
+    if not isinstance(model, nn.Module):
+        raise GenieError(
+            "GEN0203",
+            f"{spec.model.entry}() returned {type(model).__name__}, not a torch.nn.Module",
+            _place_of(entry, shown),
+            remedy="return the module itself from the entry",
+        )
+    _no_meta(model, shown)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _import(path: Path, shown: str) -> ModuleType:
+    if not path.is_file():
+        raise GenieError(
+            "GEN0200",
+            f"there is no model file {shown}",
+            Place(file=shown),
+            remedy="name the Python file that holds the spec's entry",
+        )
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location("genie_user_model", path)
+    if spec is None or spec.loader is None:
+        raise GenieError(
+            "GEN0200",
+            f"{shown} is no Python file",
+            Place(file=shown),
+            remedy="name a file that ends in .py",
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise user_error(error, path, shown, f"importing {shown} raised") from error
+    return module
+
+
+def _no_entry(module: ModuleType, entry: str, shown: str) -> GenieError:
+    names = [
+        n
+        for n, v in vars(module).items()
+        if callable(v) and getattr(v, "__module__", None) == module.__name__
+    ]
+    close = difflib.get_close_matches(entry, names, 1)
+    listed = ", ".join(sorted(names)) or "none"
+    return GenieError(
+        "GEN0201",
+        f"{shown} has no callable {entry!r}",
+        Place(file=shown),
+        f"it defines: {listed}",
+        f"did you mean {close[0]!r}? Set model.entry in the spec"
+        if close
+        else "set model.entry in the spec to one of them",
+    )
+
+
+def _check_arguments(entry: Any, given: dict[str, Any], name: str, shown: str) -> None:
+    try:
+        inspect.signature(entry).bind(**given)
+    except TypeError as error:
+        raise GenieError(
+            "GEN0204",
+            f"{name}() does not take the spec's model.args",
+            _place_of(entry, shown),
+            str(error),
+            f"its signature is {name}{inspect.signature(entry)}",
+        ) from None
+    except ValueError:
+        return  # a callable without a signature: calling it will tell
+
+
+def _place_of(function: Any, shown: str) -> Place:
+    code = getattr(function, "__code__", None)
+    return Place(file=shown, line=code.co_firstlineno if code else None)
+
+
+def _no_meta(model: nn.Module, shown: str) -> None:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    meta = [name for name, tensor in named if tensor.is_meta]
+    if meta:
+        raise GenieError(
+            "GEN0205",
+            f"the model has {len(meta)} tensors on the meta device, which hold no values",
+            Place(file=shown),
+            f"the first is {meta[0]}",
+            "materialise it (to_empty) and load weights, or build it on the CPU",
+        )
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file into the module, strictly. GEN0210, GEN0211, GEN0212."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise GenieError(
+            "GEN0210",
+            f"there is no weights file {path.name}",
+            Place(file=str(path)),
+            remedy="set model.weights to a safetensors file, relative to the spec",
+        )
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise GenieError(
+            "GEN0211",
+            f"the weights file {path.name} cannot be read",
+            Place(file=str(path)),
+            str(error),
+            "write it with safetensors.torch.save_file",
+        ) from None
+    expected = model.state_dict()
+    problems = _differences(expected, state, path)
+    if problems:
+        raise GenieErrors(problems)
+    model.load_state_dict(state, strict=False)
+
+
+def _differences(
+    expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], path: Path
+) -> list[GenieError]:
+    place = Place(file=str(path))
+    # safetensors keeps one name of tied tensors: the others count as given with it.
+    given = {t.untyped_storage().data_ptr() for n, t in expected.items() if n in found}
+    problems = []
+    for name, tensor in expected.items():
+        if name not in found:
+            if tensor.untyped_storage().data_ptr() not in given:
+                close = difflib.get_close_matches(name, [*set(found) - set(expected)], 1)
+                remedy = f"did you mean {close[0]!r}?" if close else "save the whole state_dict"
+                message = f"the weights file has no {name!r}"
+                problems.append(GenieError("GEN0212", message, place, remedy=remedy))
+        elif found[name].shape != tensor.shape:
+            message = (
+                f"{name!r} is {list(found[name].shape)} in the weights file "
+                f"and {list(tensor.shape)} in the model"
+            )
+            remedy = "build the model with the arguments it was trained with (model.args)"
+            problems.append(GenieError("GEN0212", message, place, remedy=remedy))
+        elif found[name].dtype != tensor.dtype:
+            message = (
+                f"{name!r} is {found[name].dtype} in the weights file and {tensor.dtype} "
+                "in the model"
+            )
+            remedy = "convert the file, or the model with .to(dtype) in the entry"
+            problems.append(GenieError("GEN0212", message, place, remedy=remedy))
+    for name in sorted(set(found) - set(expected)):
+        message = f"the weights file has {name!r}, which the model does not"
+        remedy = "load it into the model that it was saved from"
+        problems.append(GenieError("GEN0212", message, place, remedy=remedy))
+    return problems[:20]
+
+
+def user_place(trace: TracebackType | None, path: Path, shown: str) -> Place | None:
+    """The innermost frame of `path` in a traceback, else of its folder, with its source line."""
+    best: traceback.FrameSummary | None = None
+    beside: traceback.FrameSummary | None = None
+    for frame in traceback.extract_tb(trace):
+        if not Path(frame.filename).is_absolute():
+            continue
+        where = Path(frame.filename).resolve()
+        if where == path.resolve():
+            best = frame
+        elif path.resolve().parent in where.parents and "site-packages" not in where.parts:
+            beside = frame
+    frame_found = best or beside
+    if frame_found is None or frame_found.lineno is None:
+        return None
+    name = shown if frame_found is best else Path(frame_found.filename).name
+    text = linecache.getline(frame_found.filename, frame_found.lineno).rstrip("\n")
+    indent = len(text) - len(text.lstrip())
+    return Place(
+        name, frame_found.lineno, indent + 1, text, max(1, len(text) - indent)
+    )
+
+
+def user_error(error: BaseException, path: Path, shown: str, what: str) -> GenieError:
+    """GEN0202 for an exception of the user's own code, with the user's frames as its cause."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve() == path.resolve()
+    ]
+    lines = [f"{shown}:{f.lineno} in {f.name}" for f in frames]
+    return GenieError(
+        "GEN0202",
+        f"{what} {type(error).__name__}: {error}",
+        user_place(error.__traceback__, path, shown) or Place(file=shown),
+        " → ".join(lines) or None,
+        "run the file with Python and mend it there first",
+    )

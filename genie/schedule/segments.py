@@ -1,0 +1,217 @@
+"""Cutting the graph into segments: contiguous runs of one region on one device.
+
+A segment becomes one program, and a program may write only to what it created. So the segments
+from a value's creation to its last mutation are merged when they lie on one device; where they do
+not, the later segment works on a clone, and the views of the value that are used afterwards are
+taken again from the clone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from genie.graph.ir import Graph, Node, Value
+from genie.graph.legality import mutated
+from genie_schemas.args import Ref
+from genie_schemas.names import Namer
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes [start, stop) of the graph, all of `region` (its first, when merged) on `device`."""
+
+    region: str
+    device: str
+    start: int
+    stop: int
+
+
+@dataclass
+class _Item:
+    node: Node
+    region: str
+    device: str
+    segment: int = 0
+
+
+def cut(
+    graph: Graph, regions: list[str], devices: tuple[str, ...]
+) -> tuple[Graph, list[Segment], list[str]]:
+    """Cut the graph; returns it (with clones where needed), the segments, and notes in words."""
+    items = [_Item(n, r, d) for n, r, d in zip(graph.nodes, regions, devices, strict=True)]
+    _number(items)
+    _merge_mutations(graph, items)
+    rebase = _Rebase(graph, items)
+    items, notes = rebase.run()
+    _number_again(items)
+    rebuilt = dataclasses.replace(
+        graph,
+        nodes=tuple(item.node for item in items),
+        outputs=tuple(
+            dataclasses.replace(o, value=rebase.names.get(o.value or "", o.value))
+            for o in graph.outputs
+        ),
+    )
+    return rebuilt, _segments(items), notes
+
+
+def _number(items: list[_Item]) -> None:
+    number = 0
+    for before, item in zip([None, *items], items, strict=False):
+        if before is not None and (before.region, before.device) != (item.region, item.device):
+            number += 1
+        item.segment = number
+
+
+def _merge_mutations(graph: Graph, items: list[_Item]) -> None:
+    """Give one number to the segments from a value's creation to its last mutation, per device."""
+    outer = {v.storage for v in (*(i.value for i in graph.inputs),)}
+    table = graph.table
+    born: dict[int, int] = {}
+    for i, item in enumerate(items):
+        for value in item.node.results:
+            if value is not None:
+                born.setdefault(value.storage, i)
+        for name in mutated(item.node):
+            storage = table[name].storage
+            if storage in outer or storage not in born:
+                continue
+            span = items[born[storage] : i + 1]
+            if len({s.device for s in span}) == 1 and span[0].segment != item.segment:
+                _unite(items, span[0].segment, item.segment)
+
+
+def _unite(items: list[_Item], first: int, last: int) -> None:
+    region = next(item.region for item in items if item.segment == first)
+    for item in items:
+        if first < item.segment <= last:
+            item.segment, item.region = first, region
+
+
+def _number_again(items: list[_Item]) -> None:
+    """Dense numbers in order, after merging and inserting."""
+    number, last = -1, None
+    for item in items:
+        key = (item.segment, item.device)
+        if key != last:
+            number, last = number + 1, key
+        item.segment = number
+
+
+def _segments(items: list[_Item]) -> list[Segment]:
+    segments: list[Segment] = []
+    for i, item in enumerate(items):
+        if segments and item.segment == items[i - 1].segment:
+            segments[-1] = dataclasses.replace(segments[-1], stop=i + 1)
+        else:
+            segments.append(Segment(item.region, item.device, i, i + 1))
+    return segments
+
+
+class _Rebase:
+    """Insert clones before mutations of values that another segment (or the caller) created."""
+
+    def __init__(self, graph: Graph, items: list[_Item]) -> None:
+        self.graph = graph
+        self.items = items
+        self.table = dict(graph.table)
+        self.namer = Namer()
+        for name in self.table:
+            self.namer.reserve(name)
+        self.next_storage = max((v.storage for v in graph.values()), default=0)
+        self.home: dict[int, int] = {}
+        """Storage → segment that created it; absent for inputs and constants."""
+        self.made_by: dict[str, Node] = {}
+        self.names: dict[str, str] = {}
+        """Old name → the name that stands for it now."""
+        self.out: list[_Item] = []
+        self.notes: list[str] = []
+
+    def run(self) -> tuple[list[_Item], list[str]]:
+        for i, item in enumerate(self.items):
+            for name in mutated(item.node):
+                current = self.names.get(name, name)
+                storage = self.table[current].storage
+                if self.home.get(storage) != item.segment:
+                    self._clone(current, item, i)
+            item = dataclasses.replace(item, node=self._renamed(item.node))
+            self._note(item)
+            self.out.append(item)
+        return self.out, self.notes
+
+    def _renamed(self, node: Node) -> Node:
+        """The call on today's names; its views share the memory of what they now view."""
+        original = self.graph.table
+        moved = {original[r].storage: self.table[self.names.get(r, r)].storage for r in node.reads()}
+        results = tuple(
+            None if v is None else dataclasses.replace(v, storage=moved.get(v.storage, v.storage))
+            for v in node.results
+        )
+        return dataclasses.replace(node.renamed(self.names), results=results)
+
+    def _note(self, item: _Item) -> None:
+        for value in item.node.results:
+            if value is not None:
+                self.table[value.name] = value
+                self.made_by[value.name] = item.node
+                self.home.setdefault(value.storage, item.segment)
+
+    def _clone(self, written: str, item: _Item, at: int) -> None:
+        """Clone the base of `written` into this segment, and take live views of it again."""
+        storage = self.table[written].storage
+        members = [n for n, v in self.table.items() if v.storage == storage]
+        base = members[0]
+        used: set[str] = set()
+        for later in self.items[at:]:
+            used.update(self.names.get(n, n) for n in later.node.reads())
+        used.update(self.names.get(o.value, o.value) for o in self.graph.outputs if o.value)
+        needed = [m for m in members if m in used or m == base]
+        wanted = self._with_origins(needed, base)
+        fresh: dict[str, str] = {}
+        self.next_storage += 1
+        for name in wanted:
+            node = self.made_by.get(name)
+            value = self.table[name]
+            copy = Value(self.namer(f"{name}.clone"), value.type, self.next_storage)
+            if name == base:
+                made = Node("aten.clone.default", (Ref(name),), (), (copy,), item.node.module)
+            elif node is not None:
+                results = tuple(
+                    copy if v is not None and v.name == name else None for v in node.results
+                )
+                made = dataclasses.replace(node.renamed(fresh), results=results)
+            else:
+                continue
+            fresh[name] = copy.name
+            entry = _Item(made, item.region, item.device, item.segment)
+            self._note(entry)
+            self.out.append(entry)
+        for old in list(self.graph.table):
+            current = self.names.get(old, old)
+            if current in fresh:
+                self.names[old] = fresh[current]
+        self.notes.append(
+            f"{base} is cloned on {item.device} before {written} is written there, "
+            "because another step created it"
+        )
+
+    def _with_origins(self, names: list[str], base: str) -> list[str]:
+        """The names and the views on their way from the base, in order of creation."""
+        wanted: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            if name in wanted:
+                return
+            node = self.made_by.get(name)
+            if name != base and node is not None:
+                storage = self.table[name].storage
+                for read in node.reads():
+                    if self.table[read].storage == storage:
+                        visit(read)
+            wanted[name] = None
+
+        visit(base)
+        for name in names:
+            visit(name)
+        return list(wanted)

@@ -1,0 +1,215 @@
+"""Steps: what the runtime does, in an order in which every dependency points backwards.
+
+The order is that of the captured graph, and for what stands at one place of it: load, transfer,
+compute, free, return, then by id. Names come from modules and values, never from positions, so
+that a changed layer changes its own lines only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from genie.graph.ir import Graph
+from genie.schedule.segments import Segment
+from genie_schemas.names import Namer
+from genie_schemas.plan import (
+    ComputeStep,
+    FreeStep,
+    LoadStep,
+    ReturnStep,
+    Step,
+    TransferStep,
+)
+
+DRAFT_PROGRAM = "0" * 16
+"""Stands for a program's key until emission has built the program."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps, and for each compute step its segment.
+
+    `moved` maps the name of a value after a transfer to the value; `devices` a value to where it
+    lies; `input_devices` each input of the forward to where the client sends it.
+    """
+
+    steps: tuple[Step, ...]
+    segments: dict[str, Segment]
+    moved: dict[str, str]
+    devices: dict[str, str]
+    input_devices: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Use:
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+def schedule(graph: Graph, segments: list[Segment], default_device: str) -> Schedule:
+    """Order loads, computes, transfers, frees and returns of the segments."""
+    return _Scheduler(graph, segments, default_device).run()
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph, segments: list[Segment], default_device: str) -> None:
+        self.graph = graph
+        self.segments = segments
+        self.default = default_device
+        self.keys = {c.name: c.key for c in graph.constants}
+        self.uses = _uses(graph, segments)
+        self.ids = Namer()
+        self.where: dict[str, str] = {}
+        self.loaded: set[tuple[str, str]] = set()
+        self.moved: dict[str, str] = {}
+        self.steps: list[Step] = []
+        self.by_step: dict[str, Segment] = {}
+
+    def run(self) -> Schedule:
+        inputs = self._place_inputs()
+        for i, (segment, use) in enumerate(zip(self.segments, self.uses, strict=True)):
+            label = self._label(segment, use)
+            self._load(label, segment.device, use.reads)
+            reads = tuple(self._at(name, segment.device, i) for name in use.reads)
+            step = self.ids(f"{label}/compute@{segment.device}")
+            self.steps.append(
+                ComputeStep(
+                    id=step,
+                    kind="compute",
+                    device=segment.device,
+                    program=DRAFT_PROGRAM,
+                    reads=list(reads),
+                    writes=list(use.writes),
+                )
+            )
+            self.by_step[step] = segment
+            self.where.update(dict.fromkeys(use.writes, segment.device))
+        self._return()
+        self._free()
+        return Schedule(tuple(self.steps), self.by_step, self.moved, dict(self.where), inputs)
+
+    def _place_inputs(self) -> dict[str, str]:
+        """Each input goes to the device of its first reader."""
+        found = {}
+        for item in self.graph.inputs:
+            device = self.default
+            for segment, use in zip(self.segments, self.uses, strict=True):
+                if item.name in use.reads:
+                    device = segment.device
+                    break
+            found[item.name] = self.where[item.name] = device
+        return found
+
+    def _label(self, segment: Segment, use: _Use) -> str:
+        """The region's path, or for a parent module's own calls the first value they make."""
+        prefix = f"{segment.region}." if segment.region else ""
+        parent = any(s.region.startswith(prefix) and s.region != segment.region for s in self.segments)
+        if parent:
+            names = [*self.graph.nodes[segment.start].writes(), *use.writes]
+            if names:
+                return names[0]
+        return segment.region or "main"
+
+    def _load(self, label: str, device: str, reads: Iterable[str]) -> None:
+        """Load the constants that are not yet on the device, before the step that reads them."""
+        keys = [self.keys[name] for name in reads if name in self.keys]
+        fresh = [key for key in dict.fromkeys(keys) if (key, device) not in self.loaded]
+        if fresh:
+            self.loaded.update((key, device) for key in fresh)
+            step = self.ids(f"{label}/load@{device}")
+            self.steps.append(LoadStep(id=step, kind="load", device=device, reads=fresh))
+
+    def _at(self, name: str, device: str, segment: int) -> str:
+        """The name of a value on a device, after a transfer when it lies elsewhere."""
+        if name in self.keys:
+            return self.keys[name]
+        if self.where[name] == device:
+            return name
+        moved = f"{name}@{device}"
+        if moved not in self.moved:
+            source = self.where[name]
+            self.moved[moved] = name
+            self.where[moved] = device
+            self.steps.append(
+                TransferStep(
+                    id=self.ids(f"{name}/transfer@{source}->{device}"),
+                    kind="transfer",
+                    src=source,
+                    dst=device,
+                    reads=[name],
+                    writes=[moved],
+                )
+            )
+        return moved
+
+    def _return(self) -> None:
+        for output in self.graph.outputs:
+            if output.value is None:
+                continue
+            name = self.keys.get(output.value, output.value)
+            device = self.where.get(name, self.default)
+            step = f"{name}/return@{device}"
+            if any(s.id == step for s in self.steps):
+                continue
+            if output.value in self.keys:
+                self._load(name, device, [output.value])
+            self.steps.append(
+                ReturnStep(id=self.ids(step), kind="return", device=device, reads=[name])
+            )
+
+    def _free(self) -> None:
+        """Free each value after its last reader, unless nothing computes on its device after."""
+        last: dict[str, int] = {}
+        final: dict[str, int] = {}
+        for i, step in enumerate(self.steps):
+            if isinstance(step, LoadStep):
+                continue
+            last.update(dict.fromkeys(step.reads, i))
+            if isinstance(step, ComputeStep):
+                final[step.device] = i
+                last.update({name: i for name in step.writes if name not in last})
+            elif isinstance(step, TransferStep):
+                last.update({name: i for name in step.writes if name not in last})
+        after: dict[int, dict[str, list[str]]] = {}
+        for name, i in last.items():
+            device = self.where.get(name)
+            if device is not None and name not in self.keys and i < final.get(device, -1):
+                after.setdefault(i, {}).setdefault(device, []).append(name)
+        steps: list[Step] = []
+        for i, step in enumerate(self.steps):
+            steps.append(step)
+            for device, names in sorted(after.get(i, {}).items()):
+                label = step.id.partition("/")[0]
+                free = self.ids(f"{label}/free@{device}")
+                steps.append(FreeStep(id=free, kind="free", device=device, reads=sorted(names)))
+        self.steps = steps
+
+
+def _uses(graph: Graph, segments: list[Segment]) -> list[_Use]:
+    """What each segment reads from outside and what others (or the caller) read of it."""
+    makers: dict[str, int] = {}
+    wanted: list[dict[str, None]] = [{} for _ in segments]
+    reads: list[dict[str, None]] = [{} for _ in segments]
+    for number, segment in enumerate(segments):
+        for node in graph.nodes[segment.start : segment.stop]:
+            for name in node.reads():
+                maker = makers.get(name)
+                if maker != number:
+                    reads[number][name] = None
+                    if maker is not None:
+                        wanted[maker][name] = None
+            makers.update(dict.fromkeys(node.writes(), number))
+    for output in graph.outputs:
+        if output.value is not None and output.value in makers:
+            wanted[makers[output.value]][output.value] = None
+    uses = []
+    for number, segment in enumerate(segments):
+        made = [
+            name
+            for node in graph.nodes[segment.start : segment.stop]
+            for name in node.writes()
+            if name in wanted[number]
+        ]
+        uses.append(_Use(tuple(reads[number]), tuple(made)))
+    return uses
