@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from genie.model.loader import user_error, user_place
 from genie_schemas.errors import GenieError, GenieErrors, Place
+from genie_schemas.errors.user_code import user_error, user_place
 from genie_schemas.spec import Input, Spec
 
 

@@ -6,6 +6,7 @@ any document, and a user sees a misspelt key and an undeclared dimension in one 
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -48,12 +49,16 @@ def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _is_name(text: object) -> bool:
+    return isinstance(text, str) and text.isidentifier() and not keyword.iskeyword(text)
+
+
 def _shape_checks(document: Mapping[str, Any]) -> Iterator[Inconsistency]:
     dims = _mapping(document.get("dims"))
     used: set[str] = set()
     for name, tensor in _mapping(document.get("inputs")).items():
         for axis, extent in enumerate(_sequence(_mapping(tensor).get("shape"))):
-            if not isinstance(extent, str):
+            if not isinstance(extent, str) or not _is_name(extent):
                 continue
             if extent in dims:
                 used.add(extent)
@@ -69,7 +74,7 @@ def _shape_checks(document: Mapping[str, Any]) -> Iterator[Inconsistency]:
                 else f"declare it: dims: {{{extent}: {{min: 1, max: 64}}}}",
             )
     for name in dims:
-        if name not in used:
+        if name not in used and _is_name(name):
             yield Inconsistency(
                 "GEN0117",
                 ("dims", name),

@@ -35,6 +35,7 @@ from genie_schemas._spec_checks import Inconsistency, inconsistencies
 from genie_schemas.units import parse_duration, parse_size
 
 __all__ = [
+    "NAME_RULES",
     "SPEC_VERSION",
     "Device",
     "Dim",
@@ -96,7 +97,7 @@ def _as_tuple(value: object) -> object:
 
 def _not_keyword(value: str) -> str:
     if keyword.iskeyword(value):
-        raise _malformed(f"{value!r} is a Python keyword")
+        raise _malformed(f"{value!r} is a Python keyword; choose another name")
     return value
 
 
@@ -107,30 +108,44 @@ def _check_extent(value: object) -> object:
     if isinstance(value, int) and not 1 <= value <= _MAX_EXTENT:
         raise PydanticCustomError("spec_range", "a dimension is between 1 and 2^40 long")
     if isinstance(value, str) and (not _IDENTIFIER.fullmatch(value) or keyword.iskeyword(value)):
-        raise _malformed(f"{value!r} is no name for a dimension; names are Python identifiers")
+        raise _malformed(f"{value!r} is no name for a dimension; use letters, digits and _")
     return value
 
 
 def _check_weights(value: str) -> str:
     path = PurePath(value)
     if path.is_absolute() or "\0" in value or "\\" in value:
-        raise _malformed("weights are named by a path relative to the spec, with forward slashes")
+        raise _malformed(
+            "weights are not at a path relative to the spec; write one, with forward slashes"
+        )
     if path.suffix != ".safetensors":
         raise _malformed(
-            "weights are a .safetensors file; convert others with safetensors.torch.save_file"
+            "weights are not a .safetensors file; convert them with safetensors.torch.save_file"
         )
     return value
 
 
+_IDENTIFIER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
+_DEVICE_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+_MODULE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$"
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+NAME_RULES = {
+    _IDENTIFIER_PATTERN: "use letters, digits and _, not a digit first; at most 64",
+    _DEVICE_PATTERN: "use letters, digits, _ and -, a letter first; at most 64",
+    _MODULE_PATTERN: "write it as in named_modules(), such as blocks.0.attention",
+    _NAME_PATTERN: "use letters, digits, '.', '_' and '-', a letter or digit first; at most 64",
+}
+"""Pattern of each kind of name → the rule in words, for error messages."""
+
 Identifier = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"),
+    StringConstraints(pattern=_IDENTIFIER_PATTERN),
     AfterValidator(_not_keyword),
 ]
-DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+DeviceId = Annotated[str, StringConstraints(pattern=_DEVICE_PATTERN)]
 ModulePath = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$", max_length=512),
+    StringConstraints(pattern=_MODULE_PATTERN, max_length=512),
 ]
 Size = Annotated[
     int,
@@ -152,7 +167,7 @@ Duration = Annotated[
 Extent = Annotated[
     Annotated[int, Field(ge=1, le=_MAX_EXTENT)] | Identifier, BeforeValidator(_check_extent)
 ]
-SpecName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+SpecName = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
 
 
 class _Closed(BaseModel):
@@ -239,7 +254,7 @@ class Placement(_Closed):
 
 
 def _placement_kind(value: object) -> str | None:
-    if isinstance(value, str):
+    if value == "auto":
         return "(auto)"
     return "(stages)" if isinstance(value, dict | Placement) else None
 
@@ -327,28 +342,42 @@ class Spec(_Closed):
         return self
 
 
-_TEMPLATE = {"type": "string", "pattern": r"\{[{%]"}
+_TEMPLATE = {"$ref": "#/$defs/Template"}
 
 
-def _allow_templates(schema: Any) -> Any:
-    """Let every scalar also be a template: it is rendered after parsing, so editors see it raw."""
+def _any_of(schema: dict[str, Any]) -> list[Any]:
+    """Members of a union, with unions inside it spliced in and repeats dropped."""
+    flat: list[Any] = []
+    for member in schema["anyOf"]:
+        inner = _any_of(member) if member.keys() == {"anyOf"} else [member]
+        flat += [each for each in inner if each not in flat]
+    return sorted(flat, key=lambda each: bool(each == _TEMPLATE))
+
+
+def _for_editors(schema: Any) -> Any:
+    """Let every scalar also be a template, which is how an editor sees it, and drop noise."""
     if isinstance(schema, list):
-        return [_allow_templates(item) for item in schema]
+        return [_for_editors(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    constrained = schema.get("type") in ("integer", "number", "boolean") or (
-        schema.get("type") == "string"
-        and not schema.keys().isdisjoint({"pattern", "enum", "const"})
-    )
-    if constrained:
-        about = {k: schema[k] for k in ("description", "title", "default") if k in schema}
-        bare = {k: v for k, v in schema.items() if k not in about}
-        return {**about, "anyOf": [bare, _TEMPLATE]}
-    # Key patterns are not templates: keys are never rendered.
-    return {
-        key: value if key == "propertyNames" else _allow_templates(value)
+    # Key patterns are left alone: keys are never rendered. A "title" only repeats the key.
+    out = {
+        key: value if key == "propertyNames" else _for_editors(value)
         for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
     }
+    if isinstance(out.get("description"), str):
+        out["description"] = " ".join(out["description"].split())
+    scalar = out.get("type") in ("integer", "number", "boolean") or (
+        out.get("type") == "string" and not out.keys().isdisjoint({"pattern", "enum", "const"})
+    )
+    if scalar:
+        about = {key: out[key] for key in ("description", "default") if key in out}
+        bare = {key: value for key, value in out.items() if key not in about}
+        out = {**about, "anyOf": [bare, _TEMPLATE]}
+    if "anyOf" in out:
+        out["anyOf"] = _any_of({"anyOf": out["anyOf"]})
+    return out
 
 
 def spec_json_schema() -> dict[str, Any]:
@@ -358,11 +387,15 @@ def spec_json_schema() -> dict[str, Any]:
     fields that `inconsistencies` makes.
     """
     schema = Spec.model_json_schema(by_alias=True)
-    body = _allow_templates({k: v for k, v in schema.items() if k != "$defs"})
-    defs = {name: _allow_templates(value) for name, value in schema.get("$defs", {}).items()}
+    template = {
+        "description": "Text with a Jinja2 template, rendered with the --set variables.",
+        "type": "string",
+        "pattern": r"\{[{%]",
+    }
+    defs = {name: _for_editors(each) for name, each in schema.pop("$defs").items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **body,
         "title": "Genie spec, version 1",
-        "$defs": defs,
+        **_for_editors(schema),
+        "$defs": {**defs, "Template": template},
     }

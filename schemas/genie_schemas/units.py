@@ -19,12 +19,14 @@ def _quantity(text: str, units: dict[str, int], kind: str, example: str) -> int:
     match = _QUANTITY.fullmatch(text)
     unit = units.get(match[3]) if match else None
     if match is None or unit is None:
-        raise ValueError(f"{text!r} is not a {kind}; write {example} (units: {', '.join(units)})")
+        shown = repr(text if len(text) < 60 else text[:59] + "…")
+        raise ValueError(f"{shown} is not a {kind}; write {example} (units: {', '.join(units)})")
     fraction = match[2] or ""
     # Integer arithmetic: 1.1GB is exactly 1,100,000,000 bytes on every machine.
     scaled = int(match[1] + fraction) * unit
     if scaled % 10 ** len(fraction):
-        raise ValueError(f"{text!r} is not a whole number of {next(iter(units))}")
+        unit_name = next(iter(units))
+        raise ValueError(f"{text!r} is not a whole number of {unit_name}; use a smaller unit")
     whole: int = scaled // 10 ** len(fraction)
     return whole
 
@@ -39,7 +41,7 @@ def parse_size(value: str | int) -> int:
     """
     size = value if isinstance(value, int) else _quantity(value, _SIZE_UNITS, "size", "2GiB")
     if not 0 < size < 2**63:
-        raise ValueError(f"a size lies between 1 and 2^63-1 bytes, not {value!r}")
+        raise ValueError(f"{value!r} is no possible size; write 1 to 2^63-1 bytes")
     return size
 
 

@@ -147,7 +147,8 @@ def _named(kind: str) -> Any:
 
 
 _SCALARS: dict[str, Any] = {
-    "Tensor": lambda v: isinstance(v, args.Ref),
+    # torch wraps a number where a tensor is wanted: x + 1 is aten.add.Tensor(x, 1).
+    "Tensor": lambda v: isinstance(v, args.Ref) or _is_number(v),
     "int": _is_int,
     "float": lambda v: isinstance(v, float) or _is_int(v),
     "bool": lambda v: isinstance(v, bool),

@@ -157,4 +157,16 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "At the largest sizes of its dimensions the plan holds more than the device's memory. "
         "Lower the maxima in the spec, give the device more memory, or use more devices.",
     ),
+    "GEN0330": (
+        "plan cannot be written",
+        ExitCode.FAILURE,
+        "The plan or its constants could not be written: no permission, no space, or the path is "
+        "a folder. Nothing half-written is left behind.",
+    ),
+    "GEN0331": (
+        "constants file in the way",
+        ExitCode.FAILURE,
+        "A constants file is named by the digest of its content. The one that is there has other "
+        "content, so it is damaged; it is never overwritten. Remove it and compile again.",
+    ),
 }

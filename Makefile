@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+#
+#   GENIE_VENV=DIR  another virtual environment than .venv
+#   PYTHON=python   the interpreter to make it from
+#   TORCH=...       another torch than the pinned one, as pip spells it (see .ci/setup)
+
+VENV := $(or $(GENIE_VENV),.venv)
+BIN  := $(VENV)/bin
+# One test process a CPU, at most four: each one loads torch.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
+export GENIE_VENV PYTHON TORCH
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format bench golden-update locks clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make or refresh the virtual environment
+	@.ci/setup
+
+demo: setup ## compile the digits example, execute its plan, compare with the model itself
+	@.ci/demo
+
+test: setup ## every test but the long sweeps; fails under 85 % branch coverage
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -m "not sweep" -n $(WORKERS) --dist loadfile -q --cov --cov-report=term $(ARGS)
+
+test-all: setup ## the long sweeps too
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term $(ARGS)
+
+check: setup ## style, types, the import law, lock files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/locks.py check
+
+format: setup ## rewrite the sources in the project's style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: setup ## measure; ARGS names suites and options
+	$(BIN)/genie bench $(ARGS)
+
+golden-update: setup ## rewrite the golden files that the tests compare with; review the diff
+	$(BIN)/python -m pytest -m "not sweep" -q --snapshot-update $(ARGS)
+	git diff --stat -- golden
+
+locks: setup ## resolve the lock files anew; ARGS=--upgrade moves every pin
+	$(BIN)/python .ci/locks.py write $(ARGS)
+
+clean: ## remove what was built, but not the virtual environment
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f .coverage .coverage.*

@@ -1,0 +1,146 @@
+"""The dialling side: connect to a listener and prove the session."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+
+from genie_transport._endpoint import Endpoint, check_tls, parse_endpoint, resolve
+from genie_transport._errors import setup_error
+from genie_transport._handshake import Accepted, DialHandshake, check_key, check_session_id
+from genie_transport._manager import TransferManager
+from genie_transport._sockets import SocketTransport
+from genie_transport._stream import PlainStream, Stream, TlsStream
+from genie_transport._types import Limits
+
+__all__ = ["connect", "tune"]
+
+
+def connect(
+    endpoint: str,
+    session_id: str,
+    key: bytes,
+    *,
+    tls: ssl.SSLContext | None = None,
+    timeout: float = 10.0,
+    limits: Limits | None = None,
+    epoch: int = 1,
+) -> TransferManager:
+    """Dial a Listener that expects `session_id` with `key`; blocks up to `timeout` seconds.
+
+    Raises GenieError: GEN0602 (malformed), GEN0603 (TLS missing or too weak), GEN0604
+    (unreachable), GEN0606 (session or certificate refused), GEN0607 (version), GEN0608 (busy).
+    """
+    check_session_id(session_id)
+    check_key(key)
+    where = parse_endpoint(endpoint)
+    limits = limits or Limits()
+    deadline = time.monotonic() + timeout
+    sock = _open(where, tls, deadline)
+    try:
+        sock = _secure(sock, where, tls, deadline)
+        accepted = _prove(sock, where, DialHandshake(session_id, key, limits), deadline)
+    except BaseException:
+        sock.close()
+        raise
+    stream: Stream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)
+    transport = SocketTransport(where.kind, limits, encrypted=tls is not None)
+    transport.attach(stream, accepted.keys, accepted.terms)
+    return TransferManager(transport, limits, epoch=epoch)
+
+
+def tune(sock: socket.socket) -> None:
+    """Small frames go at once, and a dead TCP peer is noticed although nothing is sent."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _open(where: Endpoint, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
+    if where.kind == "unix":
+        if tls is not None:
+            raise setup_error("GEN0602", "TLS is for tcp endpoints", at=str(where))
+        return _dial(where, socket.AF_UNIX, where.path, deadline)
+    addresses = resolve(where)
+    check_tls(where, addresses, tls)
+    for number, (family, address) in enumerate(addresses, 1):
+        try:
+            return _dial(where, family, address, deadline)
+        except Exception:
+            if number == len(addresses):
+                raise
+    raise setup_error("GEN0604", "the host has no IP address", at=str(where))
+
+
+def _dial(
+    where: Endpoint, family: int, address: str | tuple[object, ...], deadline: float
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(_left(where, deadline))
+        sock.connect(address)
+        tune(sock)
+    except OSError as error:
+        sock.close()
+        raise _unreachable(where, error) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _secure(
+    sock: socket.socket, where: Endpoint, tls: ssl.SSLContext | None, deadline: float
+) -> socket.socket:
+    if tls is None:
+        return sock
+    sock.settimeout(_left(where, deadline))
+    try:
+        return tls.wrap_socket(sock, server_hostname=where.host)
+    except ssl.SSLError as error:
+        raise setup_error(
+            "GEN0606", "TLS with the peer failed", at=str(where), cause=error.reason or str(error)
+        ) from error
+    except OSError as error:
+        raise _unreachable(where, error) from error
+
+
+def _prove(
+    sock: socket.socket, where: Endpoint, handshake: DialHandshake, deadline: float
+) -> Accepted:
+    try:
+        sock.settimeout(_left(where, deadline))
+        sock.sendall(handshake.start())
+        while (accepted := handshake.accepted) is None:
+            sock.settimeout(_left(where, deadline))
+            data = sock.recv(handshake.wanted())
+            if not data:
+                raise setup_error(
+                    "GEN0606", "the peer ended the connection during the handshake", at=str(where)
+                )
+            sock.sendall(handshake.received(data))
+    except ssl.SSLError as error:
+        # With TLS 1.3 a refused client certificate shows at the first read.
+        raise setup_error(
+            "GEN0606", "TLS with the peer failed", at=str(where), cause=error.reason or str(error)
+        ) from error
+    except OSError as error:
+        raise _unreachable(where, error) from error
+    return accepted
+
+
+def _left(where: Endpoint, deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise _unreachable(where, TimeoutError("timed out"))
+    return left
+
+
+def _unreachable(where: Endpoint, error: OSError) -> Exception:
+    return setup_error(
+        "GEN0604",
+        "the peer cannot be reached",
+        at=str(where),
+        cause=error.strerror or str(error),
+    )

@@ -1,0 +1,281 @@
+"""The daemon's side: one listening socket, and the sessions that may dial it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from genie_transport._bind import Bound, bind
+from genie_transport._dial import tune
+from genie_transport._endpoint import parse_endpoint
+from genie_transport._errors import setup_error
+from genie_transport._handshake import (
+    Accepted,
+    HandshakeRefused,
+    ListenHandshake,
+    check_key,
+    check_session_id,
+)
+from genie_transport._manager import TransferManager
+from genie_transport._sockets import SocketTransport
+from genie_transport._stream import PlainStream, Stream, TlsStream
+from genie_transport._types import Limits
+
+__all__ = ["Listener"]
+
+_log = logging.getLogger("genie_transport")
+_MAX_PENDING = 64  # strangers in mid-handshake; the oldest goes when one more comes
+_PATIENCE = 5.0  # seconds for a whole handshake
+_PAUSE = 0.1  # seconds without accepting when descriptors have run out
+
+
+@dataclass(frozen=True, repr=False)
+class _Session:
+    key: bytes
+    limits: Limits
+    transport: SocketTransport
+    manager: TransferManager
+
+
+@dataclass(eq=False)
+class _Stranger:
+    """A connection that has not proved anything yet."""
+
+    sock: socket.socket
+    handshake: ListenHandshake
+    deadline: float
+    tls_done: bool
+    out: bytes = b""
+    mask: int = field(default=select.POLLIN)
+
+
+class Listener:
+    """Accepts peers for expected sessions; one thread however many dial.
+
+    Strangers cost bounded memory and time, and are told nothing about which sessions exist.
+    """
+
+    def __init__(self, bound: Bound, tls: ssl.SSLContext | None) -> None:
+        """Use `open`. Starts the thread."""
+        self._bound = bound
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._sessions: dict[str, _Session] = {}
+        self._strangers: dict[int, _Stranger] = {}
+        self._poll = select.poll()
+        self._resume = 0.0
+        self._closing = False
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._wake_fd, select.POLLIN)
+        self._poll.register(bound.sock.fileno(), select.POLLIN)
+        self._thread = threading.Thread(
+            target=self._run, name="genie-transfer-listener", daemon=True
+        )
+        self._thread.start()
+
+    @classmethod
+    def open(cls, endpoint: str, tls: ssl.SSLContext | None = None) -> Listener:
+        """Listen at `unix:///path` (mode 0600 from its first moment) or `tcp://host:port`.
+
+        Raises GenieError: GEN0602 (malformed), GEN0603 (not loopback and no TLS, or TLS too
+        weak), GEN0604 (the host does not resolve), GEN0605 (in use, or not allowed).
+        """
+        return cls(bind(parse_endpoint(endpoint), tls), tls)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def endpoint(self) -> str:
+        """Where peers dial, with the port that the system chose."""
+        return str(self._bound.endpoint)
+
+    def expect(
+        self, session_id: str, key: bytes, *, limits: Limits | None = None, epoch: int = 1
+    ) -> TransferManager:
+        """Let one peer with this session's key dial; the manager is connected once it has.
+
+        Registering and posting are possible at once: posts wait for the peer, up to their
+        deadline. Raises GenieError GEN0602 (malformed id or key), GEN0605 (closed), GEN0608
+        (expected already, and its manager is still open).
+        """
+        check_session_id(session_id)
+        check_key(key)
+        limits = limits or Limits()
+        with self._lock:
+            if self._closing:
+                raise setup_error("GEN0605", "the listener is closed", at=self.endpoint)
+            # Managers that have ended hold keys that nobody can use any more.
+            ended = [name for name, s in self._sessions.items() if s.manager.failure is not None]
+            for name in ended:
+                del self._sessions[name]
+            if session_id in self._sessions:
+                raise setup_error(
+                    "GEN0608", f"session {session_id} is expected already", at=self.endpoint
+                )
+            kind = self._bound.endpoint.kind
+            transport = SocketTransport(kind, limits, encrypted=self._tls is not None)
+            manager = TransferManager(transport, limits, epoch=epoch)
+            self._sessions[session_id] = _Session(key, limits, transport, manager)
+            return manager
+
+    def forget(self, session_id: str) -> None:
+        """Refuse this session from now on; closes its manager if no peer has come. Idempotent."""
+        with self._lock:
+            session = self._sessions.pop(session_id, None)
+        if session is not None and not session.manager.wait_connected(0):
+            session.manager.close()
+
+    def close(self) -> None:
+        """Stop listening and forget all sessions. Connected managers go on. Idempotent."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            names = list(self._sessions)
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        os.close(self._wake_fd)
+        self._bound.close()
+        for name in names:
+            self.forget(name)
+
+    # -- the listener's thread ---------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing:
+            for descriptor, _ in self._poll.poll(self._timeout()):
+                if descriptor == self._bound.sock.fileno():
+                    self._accept()
+                elif (stranger := self._strangers.get(descriptor)) is not None:
+                    self._proceed(stranger)
+            now = time.monotonic()
+            for stranger in [s for s in self._strangers.values() if s.deadline <= now]:
+                self._drop(stranger, "too slow")
+            if self._resume and self._resume <= now:
+                self._resume = 0.0
+                self._poll.register(self._bound.sock.fileno(), select.POLLIN)
+        for stranger in list(self._strangers.values()):
+            self._drop(stranger, "the listener closes")
+
+    def _timeout(self) -> int | None:
+        moments = [s.deadline for s in self._strangers.values()]
+        moments += [self._resume] if self._resume else []
+        if not moments:
+            return None
+        return int(max(0.0, min(moments) - time.monotonic()) * 1000 + 0.999)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._bound.sock.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:  # out of descriptors: the connection waits in the backlog
+            _log.warning("%s: cannot accept: %s", self.endpoint, error)
+            self._poll.unregister(self._bound.sock.fileno())
+            self._resume = time.monotonic() + _PAUSE
+            return
+        try:
+            sock.setblocking(False)
+            tune(sock)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except OSError:  # gone already
+            sock.close()
+            return
+        if len(self._strangers) >= _MAX_PENDING:
+            self._drop(next(iter(self._strangers.values())), "too many at once")
+        stranger = _Stranger(
+            sock,
+            ListenHandshake(self._find),
+            time.monotonic() + _PATIENCE,
+            tls_done=self._tls is None,
+        )
+        self._strangers[sock.fileno()] = stranger
+        self._poll.register(sock.fileno(), select.POLLIN)
+
+    def _find(self, session_id: str) -> tuple[bytes, Limits] | None:
+        with self._lock:
+            session = self._sessions.get(session_id)
+        if session is None or session.manager.failure is not None:
+            return None
+        return session.key, session.limits
+
+    def _proceed(self, stranger: _Stranger) -> None:
+        """Go on with a handshake as far as it goes without waiting."""
+        try:
+            if not stranger.tls_done and isinstance(stranger.sock, ssl.SSLSocket):
+                stranger.sock.do_handshake()
+                stranger.tls_done = True
+            while True:
+                if stranger.out:
+                    stranger.out = stranger.out[stranger.sock.send(stranger.out) :]
+                    continue
+                data = stranger.sock.recv(stranger.handshake.wanted())
+                if not data:
+                    self._drop(stranger, "it went away")
+                    return
+                stranger.out = stranger.handshake.received(data)
+                if stranger.handshake.accepted is not None:
+                    self._admit(stranger, stranger.handshake.accepted)
+                    return
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._watch(stranger, select.POLLOUT if stranger.out else select.POLLIN)
+        except ssl.SSLWantWriteError:
+            self._watch(stranger, select.POLLOUT)
+        except HandshakeRefused as refusal:
+            self._refuse(stranger, str(refusal), refusal.reply)
+        except OSError as error:
+            self._drop(stranger, str(error))
+
+    def _admit(self, stranger: _Stranger, accepted: Accepted) -> None:
+        handshake = stranger.handshake
+        with self._lock:
+            session = self._sessions.get(handshake.session_id)
+        if session is None:  # forgotten while it was proving itself
+            self._refuse(stranger, "the session was forgotten", handshake.unexpected())
+            return
+        self._release(stranger)
+        sock = stranger.sock
+        stream: Stream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)
+        if not session.transport.attach(
+            stream, accepted.keys, accepted.terms, greeting=accepted.welcome
+        ):
+            self._refuse(stranger, "the session has a peer", handshake.busy())
+
+    def _watch(self, stranger: _Stranger, mask: int) -> None:
+        if stranger.mask != mask:
+            stranger.mask = mask
+            self._poll.modify(stranger.sock.fileno(), mask)
+
+    def _refuse(self, stranger: _Stranger, why: str, reply: bytes) -> None:
+        # Best effort: a stranger that does not take a few bytes need not hear why.
+        with contextlib.suppress(OSError):
+            stranger.sock.send(reply)
+        self._drop(stranger, why)
+
+    def _drop(self, stranger: _Stranger, why: str) -> None:
+        _log.info("%s: a peer was turned away: %s", self.endpoint, why)
+        self._release(stranger)
+        stranger.sock.close()
+
+    def _release(self, stranger: _Stranger) -> None:
+        if self._strangers.pop(stranger.sock.fileno(), None) is not None:
+            self._poll.unregister(stranger.sock.fileno())

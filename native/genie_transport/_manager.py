@@ -1,0 +1,443 @@
+"""TransferManager: registered memory, posts and arrivals of one session with one peer."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import secrets
+import threading
+from collections import Counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from genie_transport._buffers import flat_buffer
+from genie_transport._endpoint import PATHS, unknown_path
+from genie_transport._errors import TransferError, setup_error
+from genie_transport._future import TransferFuture
+from genie_transport._handle import DMAHandle
+from genie_transport._loopback import LoopbackTransport
+from genie_transport._outstanding import Operation, Outstanding
+from genie_transport._transport import Transport
+from genie_transport._types import (
+    Arrived,
+    Capabilities,
+    Completed,
+    Connected,
+    Event,
+    Failed,
+    Limits,
+    Lost,
+    Priority,
+    Progressed,
+    Region,
+    Stats,
+    Transfer,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["TransferManager"]
+
+_log = logging.getLogger("genie_transport")
+_NOT_HERE = ("GEN0623", "the handle is not registered on this side")
+
+
+class TransferManager:
+    """One session's end of the data plane. Thread-safe; use it as a context manager or close().
+
+    Get one from `open`, `connect` or `Listener.expect`. Failures of single transfers come
+    through their futures as TransferError, never as exceptions of post() or arrival(). When the
+    connection is lost, everything outstanding fails and so does all that is asked later; nothing
+    is reopened behind the caller's back. Callbacks of futures run in the manager's one thread.
+    """
+
+    def __init__(self, transport: Transport, limits: Limits, *, epoch: int = 1) -> None:
+        """For transports of one's own; everyone else calls `open`. Starts the thread."""
+        self._transport = transport
+        self._limits = limits
+        self._path = transport.capabilities().path
+        self._epoch = epoch
+        self._numbers = itertools.count(1)
+        self._arenas = itertools.count(1)
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._connected = threading.Event()
+        self._regions: dict[bytes, Region] = {}
+        self._outstanding = Outstanding()
+        self._totals = Counter[str]()
+        self._lost: Lost | None = None
+        self._thread = threading.Thread(
+            target=self._run, name=f"genie-transfer-{self._path}", daemon=True
+        )
+        self._thread.start()
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        endpoint: str | None = None,
+        session_id: str | None = None,
+        key: bytes | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout: float = 10.0,
+        limits: Limits | None = None,
+        epoch: int = 1,
+    ) -> TransferManager:
+        """Open `path`.
+
+        "loopback" needs nothing else: the manager is its own peer. "unix" and "tcp" dial
+        `endpoint` with the session's id and key, within `timeout` seconds. Raises GenieError:
+        GEN0601 unknown path, GEN0602 malformed or missing options, and those of `connect`.
+        """
+        limits = limits or Limits()
+        if path == "loopback":
+            if endpoint or session_id or key or tls:
+                raise setup_error("GEN0602", "the loopback path has no endpoint", at=path)
+            return cls(LoopbackTransport(limits), limits, epoch=epoch)
+        if path not in PATHS:
+            raise unknown_path(path)
+        if endpoint is None or session_id is None or key is None:
+            raise setup_error("GEN0602", f"{path} needs endpoint, session_id and key", at=path)
+        if not endpoint.startswith(f"{path}://"):
+            raise setup_error("GEN0602", f"not an endpoint of the {path} path", at=endpoint)
+        from genie_transport._dial import connect
+
+        return connect(
+            endpoint, session_id, key, tls=tls, timeout=timeout, limits=limits, epoch=epoch
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- memory ------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that new handles get."""
+        return self._epoch
+
+    def register(self, buffer: object, *, device: str = "cpu") -> DMAHandle:
+        """Let the peer read from or write to `buffer`, which is referenced until deregistered.
+
+        Takes any C-contiguous object with the buffer protocol, NumPy array or CPU tensor
+        (DLPack); read-only ones can only be sources. Nothing is copied. Raises TransferError
+        GEN0620 (not contiguous), GEN0621 (no host memory) or the reason the connection ended.
+        """
+        if device not in self.capabilities().devices:
+            raise TransferError(
+                "GEN0621", f"the {self._path} path moves host memory, not {device!r}"
+            )
+        flat = flat_buffer(buffer)
+        handle = DMAHandle(
+            arena=next(self._arenas),
+            offset=0,
+            length=len(flat.view),
+            device=device,
+            epoch=self._epoch,
+            key=secrets.token_bytes(16),
+        )
+        region = Region(handle, flat.view, flat.writable, flat.owner)
+        with self._lock:
+            if self._lost is not None:
+                raise self._lost_error(self._lost)
+            self._regions[handle.key] = region
+        self._transport.register(region)
+        return handle
+
+    def deregister(self, handle: DMAHandle) -> None:
+        """Withdraw what `handle` (or the handle it is a part of) names.
+
+        When this returns the peer can no longer change the buffer. Transfers from it and
+        arrivals in it that are outstanding fail with GEN0623. Raises TransferError GEN0623 when
+        the handle is not registered here. After the connection is lost it does nothing.
+        """
+        with self._lock:
+            region = self._regions.pop(handle.key, None)
+            self._outstanding.forget(handle.key)
+            if self._lost is not None:
+                return
+        if region is None:
+            raise TransferError("GEN0623", "the handle is not registered here", path=self._path)
+        self._transport.deregister(region)
+        self._fail_where(region, "GEN0623", "the buffer was deregistered")
+
+    def advance_epoch(self) -> int:
+        """Begin a new epoch and return it: all handles made before are refused from now on.
+
+        Arrivals that are waited for on older handles fail with GEN0624.
+        """
+        with self._lock:
+            self._epoch += 1
+            epoch = self._epoch
+            old = [r for r in self._regions.values() if r.handle.epoch < epoch]
+        self._transport.fence(epoch)
+        for region in old:
+            self._fail_where(region, "GEN0624", f"epoch {epoch} has begun", posts=False)
+        return epoch
+
+    # -- transfers ---------------------------------------------------------------------------
+
+    def post(
+        self,
+        src: DMAHandle,
+        dst: DMAHandle,
+        *,
+        priority: Priority = Priority.PREFILL,
+        deadline: float | None = None,
+        attempt: int = 1,
+        wait: float = 0.0,
+    ) -> TransferFuture:
+        """Move the bytes of `src`, registered here, to `dst`, a handle of the peer's.
+
+        `deadline` is seconds from now within which the receiver must have verified all bytes
+        (GEN0613 otherwise). `wait` is how many seconds to wait for room when the queue is full
+        (GEN0614 when there is none then). `attempt` only goes into errors. The source must not
+        change until the future is done.
+        """
+        future = TransferFuture(
+            next(self._numbers),
+            dst.length,
+            path=self._path,
+            attempt=attempt,
+            on_cancel=self._cancelled,
+        )
+        with self._lock:
+            region = self._regions.get(src.key)
+            problem = self._check_post(region, src, dst)
+            # In the manager's own thread (a callback) nothing could make room meanwhile.
+            if problem is None and wait > 0 and threading.current_thread() is not self._thread:
+                self._room.wait_for(
+                    lambda: self._lost or self._outstanding.posts < self._limits.queue, wait
+                )
+                problem = self._check_post(region, src, dst)
+            if problem is None and deadline is not None and deadline <= 0:
+                problem = ("GEN0613", "its deadline had passed before it was posted")
+            if problem is None and self._outstanding.posts >= self._limits.queue:
+                count = self._outstanding.posts
+                problem = ("GEN0614", f"{count} transfers are outstanding already")
+            if problem is None and region is not None:
+                self._outstanding.add(Operation(future, region, True, deadline))
+                self._totals["transfers"] += 1
+        if problem is not None or region is None:
+            future._finish(self._error(future, *(problem or _NOT_HERE)))
+            return future
+        start = src.offset - region.handle.offset
+        source = region.view[start : start + src.length]
+        self._transport.post(Transfer(future.op_id, source, dst, priority, region))
+        return future
+
+    def arrival(self, handle: DMAHandle, *, deadline: float | None = None) -> TransferFuture:
+        """The next transfer that covers all of `handle`, a handle of this side's.
+
+        Done when its bytes are received and verified. Arrivals are handed out once each, in
+        order; one that came before it was asked for counts. Until then bytes of a chunk that
+        has not been verified may already stand in the buffer: never read it before.
+        """
+        future = TransferFuture(
+            next(self._numbers), handle.length, path=self._path, on_cancel=self._cancelled
+        )
+        with self._lock:
+            there = self._outstanding.claim(handle.key)
+            region = self._regions.get(handle.key)
+            problem = None if there else self._check_arrival(region, handle)
+            if not there and problem is None and region is not None:
+                self._outstanding.add(Operation(future, region, False, deadline))
+        if there or problem is not None:
+            future._finish(None if problem is None else self._error(future, *problem))
+        elif deadline is not None:
+            self._transport.wake()
+        return future
+
+    # -- state -------------------------------------------------------------------------------
+
+    def capabilities(self) -> Capabilities:
+        """What this path can do."""
+        return self._transport.capabilities()
+
+    def stats(self) -> Stats:
+        """Totals since the manager was opened."""
+        counters = self._transport.counters()
+        with self._lock:
+            return Stats(
+                bytes_sent=counters.bytes_sent,
+                bytes_received=counters.bytes_received,
+                sends=counters.sends,
+                in_flight=counters.in_flight,
+                peak_in_flight=counters.peak_in_flight,
+                transfers=self._totals["transfers"],
+                completed=self._totals["completed"],
+                failed=self._totals["failed"],
+                cancelled=self._totals["cancelled"],
+                outstanding=self._outstanding.posts,
+                arrivals=self._totals["arrivals"],
+            )
+
+    def wait_connected(self, timeout: float | None = None) -> bool:
+        """Wait for the peer of an expected session. False when it did not come, or has gone."""
+        self._connected.wait(timeout)
+        return self._connected.is_set() and self._lost is None
+
+    @property
+    def failure(self) -> TransferError | None:
+        """Why the connection ended, or None while it has not."""
+        lost = self._lost
+        return None if lost is None else self._lost_error(lost)
+
+    def close(self) -> None:
+        """End the connection; everything outstanding fails with GEN0611. Idempotent.
+
+        Returns when the manager's thread and descriptors are gone; called from a callback in
+        that very thread, it returns at once and they go when the callback returns.
+        """
+        self._transport.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # -- the manager's thread ----------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._lost is None:
+                for event in self._transport.poll(self._until_deadline()):
+                    self._dispatch(event)
+                self._expire()
+        except Exception as error:
+            # A bug, but nobody may wait for ever because of it.
+            _log.exception("the transfer thread of the %s path failed", self._path)
+            self._end(Lost("GEN0610", f"the transfer thread failed: {error!r}", {}))
+            self._transport.close()
+            with contextlib.suppress(Exception):
+                self._transport.poll(0)
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case Progressed(op_id, verified):
+                operation = self._outstanding.get(op_id)
+                if operation is not None:
+                    operation.future._advance(verified)
+            case Completed(op_id):
+                self._settle(op_id, None)
+            case Failed(op_id, code, message):
+                self._settle(op_id, (code, message))
+            case Arrived(key):
+                self._arrived(key)
+            case Connected():
+                self._connected.set()
+            case Lost():
+                self._end(event)
+
+    def _arrived(self, key: bytes) -> None:
+        with self._lock:
+            if key not in self._regions:
+                return  # withdrawn between the last byte and this event
+            self._totals["arrivals"] += 1
+            operation = self._outstanding.arrived(key)
+        # A cancellation that comes in between has lost nothing: the next arrival() finds it.
+        if operation is not None and not operation.future._finish(None):
+            with self._lock:
+                self._outstanding.keep(key)
+
+    def _end(self, lost: Lost) -> None:
+        with self._lock:
+            self._lost = lost
+            operations = self._outstanding.take_all()
+            self._totals["failed"] += sum(o.posted for o in operations)
+            # Arrivals that are complete can still be claimed; all other memory is let go.
+            kept = {k: r for k, r in self._regions.items() if self._outstanding.unclaimed(k)}
+            self._regions = kept
+            self._room.notify_all()
+        self._connected.set()
+        for operation in operations:
+            operation.future._finish(self._error(operation.future, lost.code, lost.message))
+
+    def _until_deadline(self) -> float | None:
+        with self._lock:
+            return self._outstanding.until_deadline()
+
+    def _expire(self) -> None:
+        with self._lock:
+            late = self._outstanding.expired()
+        for operation in late:
+            future = operation.future
+            share = f"{future.progress():.0%} of {future.length} bytes"
+            text = f"not done within {operation.deadline:g} s: {share}"
+            if operation.posted:
+                self._transport.cancel(future.op_id)
+            self._settle(future.op_id, ("GEN0613", text))
+
+    # -- bookkeeping -------------------------------------------------------------------------
+
+    def _check_post(
+        self, region: Region | None, src: DMAHandle, dst: DMAHandle
+    ) -> tuple[str, str] | None:
+        if self._lost is not None:
+            return self._lost.code, self._lost.message
+        if region is None or src.arena != region.handle.arena:
+            return _NOT_HERE
+        start = src.offset - region.handle.offset
+        if start < 0 or start + src.length > region.handle.length:
+            return "GEN0625", f"the source has {region.handle.length} bytes"
+        if src.length != dst.length:
+            return "GEN0628", f"the source has {src.length} bytes, the destination {dst.length}"
+        return None
+
+    def _check_arrival(self, region: Region | None, handle: DMAHandle) -> tuple[str, str] | None:
+        if self._lost is not None:
+            return self._lost.code, self._lost.message
+        if region is None:
+            return _NOT_HERE
+        if region.handle != handle:
+            return "GEN0625", "an arrival is waited for on a whole registered buffer"
+        if handle.epoch < self._epoch:
+            return "GEN0624", f"epoch {self._epoch} has begun"
+        if self._outstanding.waits >= self._limits.queue:
+            return "GEN0614", f"{self._outstanding.waits} arrivals are waited for already"
+        return None
+
+    def _settle(self, op_id: int, problem: tuple[str, str] | None) -> None:
+        operation = self._take(op_id, "completed" if problem is None else "failed")
+        if operation is not None:
+            error = None if problem is None else self._error(operation.future, *problem)
+            operation.future._finish(error)
+
+    def _cancelled(self, future: TransferFuture) -> None:
+        operation = self._take(future.op_id, "cancelled")
+        if operation is not None and operation.posted:
+            self._transport.cancel(future.op_id)
+
+    def _take(self, op_id: int, outcome: str) -> Operation | None:
+        """Remove an operation that ends with `outcome`, and count it if it was a post."""
+        with self._lock:
+            operation = self._outstanding.take(op_id)
+            if operation is not None and operation.posted:
+                self._totals[outcome] += 1
+                self._room.notify()
+        return operation
+
+    def _fail_where(self, region: Region, code: str, message: str, *, posts: bool = True) -> None:
+        with self._lock:
+            ended = self._outstanding.of_region(region)
+        for operation in ended:
+            if operation.posted and not posts:
+                continue
+            if operation.posted:
+                self._transport.cancel(operation.future.op_id)
+            self._settle(operation.future.op_id, (code, message))
+
+    def _error(self, future: TransferFuture, code: str, message: str) -> TransferError:
+        context = {"bytes": future.length, "progress": round(future.progress(), 6)}
+        return TransferError(code, message, future.op_id, self._path, future.attempt, context)
+
+    def _lost_error(self, lost: Lost) -> TransferError:
+        return TransferError(lost.code, lost.message, path=self._path, context=dict(lost.context))

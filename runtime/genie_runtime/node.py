@@ -1,0 +1,270 @@
+"""A node: the parts of the runtime behind one face, the same embedded and in the daemon.
+
+session = node.open(hello)            negotiate; a session with a lease
+node.intake.install / missing / …     plans and constants
+node.dispatch.prepare / start / wait  runs
+node.close_session / drain / close    the end, in the order of how much it ends
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from typing import Literal
+
+from genie_runtime.core import Core
+from genie_runtime.dispatch import Dispatch
+from genie_runtime.intake import Intake
+from genie_runtime.session import Session, close_session
+from genie_schemas.errors import GenieError
+from genie_schemas.messages import (
+    ActiveRun,
+    DataEndpoint,
+    DeviceInfo,
+    DeviceStatus,
+    DialReply,
+    DialRequest,
+    Empty,
+    ExpectReply,
+    ExpectRequest,
+    OpenReply,
+    OpenRequest,
+    Pulse,
+    SessionRequest,
+    StatusReply,
+)
+
+_REAP = 0.5
+
+
+class Node:
+    """Sessions on top of a `Core`. Thread-safe."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.intake = Intake(core)
+        self.dispatch = Dispatch(core)
+        self._stop = threading.Event()
+        self._reaper: threading.Thread | None = None
+
+    # -- sessions ---------------------------------------------------------------------------
+
+    def open(self, request: OpenRequest) -> OpenReply:
+        """Open a session for a remote client; GEN0503 without a common version."""
+        core = self.core
+        if core.draining:
+            raise GenieError("GEN0510", "the daemon is shutting down", remedy="use another one")
+        if core.gateway is None:
+            raise GenieError("GEN0509", "an embedded node has no remote clients")
+        session = self._new_session(request, embedded=False)
+        key = secrets.token_bytes(32)
+        session.client = core.gateway.expect_client(session.id, key)
+        self._start_reaper()
+        return OpenReply(
+            protocol=session.agreement.protocol,
+            session=session.id,
+            node=core.node_id,
+            boot_id=core.boot_id,
+            epoch=core.ledger().epoch,
+            version=core.offer.version,
+            torch=core.offer.torch,
+            threads=core.threads,
+            formats=list(session.agreement.formats),
+            features=list(session.agreement.features),
+            devices=[
+                DeviceInfo(id=d.id, kind=d.kind, memory_bytes=d.memory_bytes)
+                for d in core.devices.values()
+            ],
+            data=DataEndpoint(
+                endpoint=core.gateway.data_endpoint, session=session.id, key=key.hex()
+            ),
+            lease_ms=int(core.limits.lease * 1000),
+            heartbeat_ms=int(core.limits.heartbeat_seconds * 1000),
+        )
+
+    def open_embedded(self, request: OpenRequest) -> Session:
+        """Open a session for a client in this process: no lease, no connections."""
+        return self._new_session(request, embedded=True)
+
+    def _new_session(self, request: OpenRequest, *, embedded: bool) -> Session:
+        core = self.core
+        agreement = core.negotiations.decide(request, core.offer)
+        session = Session(agreement, core.limits.lease, embedded)
+        with core.lock:
+            if len(core.sessions) >= core.limits.sessions:
+                raise GenieError(
+                    "GEN0511",
+                    f"{len(core.sessions)} sessions are open, the limit of this daemon",
+                    remedy="close one, or use another daemon",
+                )
+            core.sessions[session.id] = session
+        return session
+
+    def heartbeat(self, request: SessionRequest) -> Pulse:
+        """Renew a session's lease; tells the node's telemetry of the moment."""
+        core = self.core
+        core.session(request.session).renew()
+        with core.lock:
+            sessions = list(core.sessions.values())
+        telemetry = core.telemetry
+        return Pulse(
+            uptime_ms=int((time.monotonic() - core.started) * 1000),
+            active_runs=sum(len(s.runs) for s in sessions),
+            runs=telemetry.get("runs"),
+            bytes_in=telemetry.get("bytes_in"),
+            bytes_out=telemetry.get("bytes_out"),
+            reserved_bytes=sum(core.budget.usage(d)[0] for d in core.devices),
+        )
+
+    def close_session(self, request: SessionRequest) -> Empty:
+        """The client is done: runs that go on are stopped, memory is freed."""
+        with self.core.lock:
+            session = self.core.sessions.get(request.session)
+        if session is not None:
+            self.end_session(session, GenieError("GEN0415", "the client closed its session"))
+        return Empty()
+
+    def end_session(self, session: Session, error: GenieError) -> None:
+        """End a session from this side; a second time does nothing."""
+        core = self.core
+        with session.lock:
+            if session.closed:
+                return
+            session.closed = True
+        core.budget.wake()
+        if core.gateway is not None:
+            core.gateway.forget(session.id)
+            for link in list(session.links):
+                core.gateway.forget(link)
+        close_session(session, error)
+        core.store.abandon(session.id)
+        core.library.leave(session.id)
+        with core.lock:
+            core.sessions.pop(session.id, None)
+
+    # -- links between daemons --------------------------------------------------------------
+
+    def expect(self, request: ExpectRequest) -> ExpectReply:
+        """Await the data connection of another daemon for a session's transfers."""
+        session, gateway = self.core.session(request.session), self.core.gateway
+        if gateway is None:
+            raise GenieError("GEN0509", "an embedded node has no peers")
+        manager = gateway.expect_peer(request.link, bytes.fromhex(request.key))
+        with session.lock:
+            session.links[request.link] = manager
+        return ExpectReply(endpoint=gateway.peer_endpoint)
+
+    def dial(self, request: DialRequest) -> DialReply:
+        """Connect to the daemon that expects this link."""
+        session, gateway = self.core.session(request.session), self.core.gateway
+        if gateway is None:
+            raise GenieError("GEN0509", "an embedded node has no peers")
+        manager = gateway.dial(request.endpoint, request.link, bytes.fromhex(request.key))
+        with session.lock:
+            session.links[request.link] = manager
+        return DialReply(path=manager.capabilities().path)
+
+    # -- state ------------------------------------------------------------------------------
+
+    def status(self) -> StatusReply:
+        """What `genie status` shows."""
+        core = self.core
+        now = time.monotonic()
+        with core.lock:
+            sessions = list(core.sessions.values())
+        active = [
+            ActiveRun(
+                run_id=run.run_id,
+                plan_digest=run.plan.digest,
+                entrypoint=run.entrypoint,
+                state=run.state,
+                age_ms=int((now - run.created) * 1000),
+            )
+            for session in sessions
+            for run in list(session.runs.values())
+        ]
+        devices = []
+        peak = 0
+        for device in core.devices.values():
+            reserved, constants, most = core.budget.usage(device.id)
+            peak = max(peak, most)
+            devices.append(
+                DeviceStatus(
+                    id=device.id,
+                    kind=device.kind,
+                    memory_bytes=device.memory_bytes,
+                    reserved_bytes=reserved,
+                    constant_bytes=constants,
+                )
+            )
+        return StatusReply(
+            version=core.offer.version,
+            node=core.node_id,
+            boot_id=core.boot_id,
+            epoch=core.ledger().epoch,
+            uptime_s=int(now - core.started),
+            draining=core.draining,
+            runs=core.telemetry.get("runs"),
+            plans=len(core.library),
+            sessions=len(sessions),
+            devices=devices,
+            active=active,
+            telemetry={**core.telemetry.snapshot(), "peak_bytes": peak},
+        )
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def _start_reaper(self) -> None:
+        with self.core.lock:
+            if self._reaper is None:
+                self._reaper = threading.Thread(target=self._reap, name="genie-reaper", daemon=True)
+                self._reaper.start()
+
+    def _reap(self) -> None:
+        """End sessions whose client stays away, and release runs that nobody starts."""
+        while not self._stop.wait(_REAP):
+            now = time.monotonic()
+            with self.core.lock:
+                sessions = list(self.core.sessions.values())
+            for session in sessions:
+                if session.expired(now):
+                    error = GenieError("GEN0415", "the client went away", cause="no heartbeat came")
+                    threading.Thread(
+                        target=self.end_session, args=(session, error), daemon=True
+                    ).start()
+                    continue
+                for run in list(session.runs.values()):
+                    if run.state == "prepared" and now - run.created > self.core.limits.start_lease:
+                        run.release()
+            self.core.store.sweep()
+
+    def drain(self, limit: float | None = None) -> Literal["drained", "cut short"]:
+        """Take nothing new, let runs that go on finish within `limit` seconds."""
+        core = self.core
+        core.draining = True
+        end = time.monotonic() + (core.limits.drain_seconds if limit is None else limit)
+        while time.monotonic() < end:
+            with core.lock:
+                busy = any(s.runs or _untold(s) for s in core.sessions.values())
+            if not busy:
+                return "drained"
+            time.sleep(0.02)
+        return "cut short"
+
+    def close(self) -> None:
+        """End every session, then the core."""
+        self._stop.set()
+        self.core.draining = True
+        with self.core.lock:
+            sessions = list(self.core.sessions.values())
+        for session in sessions:
+            self.end_session(session, GenieError("GEN0510", "the daemon is shutting down"))
+        if self._reaper is not None:
+            self._reaper.join(5.0)
+        self.core.close()
+
+
+def _untold(session: Session) -> bool:
+    """Whether a client may still ask how a run ended."""
+    return bool(session.finished) and not session.expired(time.monotonic())

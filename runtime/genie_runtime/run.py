@@ -1,0 +1,514 @@
+"""One run on one node: from its inputs' arrival to its publication, in one thread.
+
+Everything that happens (an input arrived, an executor is ready to send, a peer verified what it
+got, somebody cancelled) is an event in the run's queue, and `drive` is the only one that acts on
+them: a run has no other lock. Every wait in it ends at the run's deadline at the latest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from genie_runtime.faults import reach
+from genie_runtime.ledger import Acceptance, Ledger
+from genie_runtime.outputs import OutputRecord, StoredOutputs
+from genie_runtime.plans import Hop, InstalledPlan, concrete
+from genie_runtime.ports import Failed, Finished, Ready, RunEvent
+from genie_runtime.share import ShareRun
+from genie_runtime.telemetry import RetryBudget, Telemetry
+from genie_schemas.errors import GenieError, GenieErrors, Place
+
+if TYPE_CHECKING:
+    from genie_transport import DMAHandle, TransferFuture, TransferManager
+
+QUIESCE = 15.0
+"""Seconds that a stopped executor has to let go of a run's memory."""
+
+_TICK = 0.5
+
+
+@dataclass(frozen=True)
+class _Executor:
+    device: str
+    attempt: int
+    event: RunEvent
+
+
+@dataclass(frozen=True)
+class _Input:
+    device: str
+    name: str
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    device: str
+    step: str
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class _Posted:
+    step: str
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class _Stop:
+    error: GenieError
+
+
+_Event = _Executor | _Input | _Arrived | _Posted | _Stop
+
+
+@dataclass
+class Wires:
+    """The data connections of a run: to the client, and to peers by transfer step.
+
+    Embedded runs have none: the client is in the process and writes the regions itself.
+    """
+
+    client: TransferManager | None = None
+    peers: Mapping[str, TransferManager] = field(default_factory=dict)
+
+
+@dataclass
+class Totals:
+    """What the run cost, in nanoseconds, for its report."""
+
+    started_ns: int = 0
+    ended_ns: int = 0
+    transfer_ns: int = 0
+    input_wait_ns: int = 0
+
+
+class Run:
+    """A prepared run. `drive` carries it out; the other methods may be called by any thread."""
+
+    def __init__(
+        self,
+        run_id: str,
+        plan: InstalledPlan,
+        entrypoint: str,
+        *,
+        dims: Mapping[str, int],
+        deadline: float,
+        wires: Wires,
+        ledger: Callable[[], Ledger],
+        acceptance: Acceptance | None,
+        telemetry: Telemetry,
+        retries: RetryBudget,
+        on_released: Callable[[Run], None],
+    ) -> None:
+        self.key = secrets.token_hex(16)
+        self.run_id = run_id
+        self.plan = plan
+        self.entrypoint = entrypoint
+        self.shares: dict[str, ShareRun] = {}
+        """By plan device; filled by whoever admits the run."""
+        self.dims = dims
+        self.deadline = deadline
+        self.created = time.monotonic()
+        self.state = "prepared"
+        self.error: GenieError | None = None
+        self.totals = Totals()
+        self.ended = threading.Event()
+        self._wires = wires
+        self._ledger = ledger
+        self._acceptance = acceptance
+        self._telemetry = telemetry
+        self._retries = retries
+        self._on_released = on_released
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._handles: list[tuple[TransferManager, DMAHandle]] = []
+        self._outgoing: Mapping[str, DMAHandle] = {}
+        self._outputs: Mapping[str, DMAHandle] = {}
+        self._posting: dict[str, int] = {}
+        self._stored: StoredOutputs | None = None
+        self._released = False
+        self._release_lock = threading.Lock()
+
+    # -- before it starts -------------------------------------------------------------------
+
+    def expose(self) -> tuple[dict[str, DMAHandle], dict[str, DMAHandle]]:
+        """Register where inputs and incoming transfers land: (by input, by step)."""
+        inputs: dict[str, DMAHandle] = {}
+        incoming: dict[str, DMAHandle] = {}
+        for device, share in self.shares.items():
+            if self._wires.client is not None:
+                for name in sorted(share.lacking):
+                    inputs[name] = self._land(
+                        self._wires.client,
+                        share.view(share.inputs[name]),
+                        partial(_Input, device, name),
+                    )
+            for step, region in share.incoming.items():
+                if region.length and step in self._wires.peers:
+                    incoming[step] = self._land(
+                        self._wires.peers[step],
+                        share.view(region),
+                        partial(_Arrived, device, step),
+                    )
+        return inputs, incoming
+
+    def _land(
+        self,
+        manager: TransferManager,
+        view: memoryview,
+        event: Callable[[Exception | None], _Event],
+    ) -> DMAHandle:
+        handle = manager.register(view)
+        self._handles.append((manager, handle))
+        self._telemetry.add("bytes_in", view.nbytes)
+
+        def done(future: TransferFuture) -> None:
+            self._events.put(event(future.exception(0)))
+
+        manager.arrival(handle).add_done_callback(done)
+        return handle
+
+    def input_view(self, name: str) -> memoryview:
+        """Where an embedded client writes an input; `input_written` says that it did."""
+        share = next(s for s in self.shares.values() if name in s.inputs)
+        return share.view(share.inputs[name])
+
+    def inputs_written(self) -> None:
+        """Every input is in its region (embedded)."""
+        for share in self.shares.values():
+            share.lacking.clear()
+
+    def output_view(self, value: str) -> memoryview:
+        """The bytes of a returned value after the end of an embedded run."""
+        if self._stored is not None:
+            data = self._stored.read()
+            entry = next(o for o in self._stored.outputs if o.value == value)
+            return data[entry.offset : entry.offset + entry.nbytes]
+        share = next(s for s in self.shares.values() if value in s.outputs)
+        return share.view(share.outputs[value])
+
+    # -- the run ----------------------------------------------------------------------------
+
+    def start(self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]) -> None:
+        """Drive the run in a thread of its own."""
+        thread = threading.Thread(
+            target=self.drive, args=(outgoing, outputs), name=f"genie-run-{self.run_id[:24]}"
+        )
+        thread.daemon = True
+        thread.start()
+
+    def stop(self, error: GenieError) -> None:
+        """End the run with `error`, wherever it stands; nothing is published after that."""
+        self._events.put(_Stop(error))
+
+    def drive(
+        self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]
+    ) -> GenieError | None:
+        """Carry the run out; returns what made it fail. Remote runs release their memory."""
+        self._outgoing, self._outputs = outgoing, outputs
+        self.state = "running"
+        self.totals.started_ns = time.monotonic_ns()
+        try:
+            self._execute()
+            self._publish()
+        except GenieError as error:
+            self.error = error
+        except Exception as error:  # a bug of ours must not leave the client waiting
+            self.error = GenieError(
+                "GEN0419", "the runtime failed in an unforeseen way", cause=repr(error)[:500]
+            )
+        self.totals.ended_ns = time.monotonic_ns()
+        self._finish()
+        return self.error
+
+    def _execute(self) -> None:
+        for share in self.shares.values():
+            self._start_when_ready(share)
+        while not self._complete():
+            event = self._next()
+            if event is not None:
+                self._handle(event)
+            self._restart_due()
+
+    def _complete(self) -> bool:
+        done = all(s.state == "finished" for s in self.shares.values())
+        return done and not any(self._posting.values())
+
+    def _next(self) -> _Event | None:
+        now = time.monotonic()
+        if now >= self.deadline:
+            raise self._late()
+        waits = [s.restart_at for s in self.shares.values() if s.state == "backoff"]
+        until = min([self.deadline, now + _TICK, *waits])
+        try:
+            return self._events.get(timeout=max(until - now, 0.0005))
+        except queue.Empty:
+            return None
+
+    def _handle(self, event: _Event) -> None:
+        match event:
+            case _Stop(error):
+                raise error
+            case _Input(device, name, error) | _Arrived(device, name, error) if error is not None:
+                raise _transfer_failed(name, error)
+            case _Posted(step, error):
+                self._posting[step] -= 1
+                if error is not None:
+                    raise _transfer_failed(step, error)
+            case _Input(device, name, _):
+                self.shares[device].lacking.discard(name)
+                self._start_when_ready(self.shares[device])
+            case _Arrived(device, step, _):
+                self.shares[device].deliver(step)
+            case _Executor(device, attempt, what):
+                if attempt == self.shares[device].attempt:
+                    self._executor_event(self.shares[device], what)
+
+    def _start_when_ready(self, share: ShareRun) -> None:
+        if share.state in ("waiting", "backoff") and not share.lacking:
+            self._telemetry.add("attempts")
+            attempt = share.attempt + 1
+
+            def on_event(event: RunEvent) -> None:
+                self._events.put(_Executor(share.share.device, attempt, event))
+
+            share.start(self.plan.digest, self.entrypoint, on_event)
+
+    def _executor_event(self, share: ShareRun, event: RunEvent) -> None:
+        match event:
+            case Ready(step):
+                hop = share.share.outgoing.get(step)
+                if hop is not None and step not in share.sent:
+                    share.sent.add(step)
+                    self._send(share, hop)
+            case Finished(stats):
+                share.stats.append(stats)
+                share.state = "finished"
+            case Failed(error, retryable):
+                self._retry(share, error, retryable)
+
+    def _send(self, share: ShareRun, hop: Hop) -> None:
+        source = share.view(share.outgoing[hop.step])
+        target = self.shares.get(hop.dst)
+        if target is not None and hop.step not in self._wires.peers:
+            landing = target.view(target.incoming[hop.step])
+            if landing.nbytes != source.nbytes:  # both sizes come from the same type and dims
+                raise _transfer_failed(hop.step, ValueError("the two ends differ in length"))
+            landing[:] = source
+            self._telemetry.add("local_bytes", source.nbytes)
+            target.deliver(hop.step)
+            return
+        if not source.nbytes:
+            return
+        handle = self._outgoing.get(hop.step)
+        if handle is None:
+            raise _transfer_failed(hop.step, KeyError("the client named no destination"))
+        self._post(self._wires.peers[hop.step], source, handle, hop.step, hop.priority)
+
+    def _post(
+        self,
+        manager: TransferManager,
+        source: memoryview,
+        handle: DMAHandle,
+        name: str,
+        priority: str,
+    ) -> None:
+        from genie_transport import Priority
+
+        classes = {
+            "decode": Priority.DECODE,
+            "prefill": Priority.PREFILL,
+            "activation": Priority.PREFILL,
+            "weights": Priority.WEIGHTS,
+        }
+        mine = manager.register(source)
+        self._handles.append((manager, mine))
+        self._posting[name] = self._posting.get(name, 0) + 1
+        self._telemetry.add("bytes_out", source.nbytes)
+        begun = time.monotonic_ns()
+
+        def done(future: TransferFuture) -> None:
+            self.totals.transfer_ns += time.monotonic_ns() - begun
+            self._events.put(_Posted(name, future.exception(0)))
+
+        left = max(self.deadline - time.monotonic(), 0.001)
+        manager.post(mine, handle, priority=classes[priority], deadline=left).add_done_callback(
+            done
+        )
+
+    # -- failure ----------------------------------------------------------------------------
+
+    def _retry(self, share: ShareRun, error: GenieError, retryable: bool) -> None:
+        policy = share.share.policy(error.context.get("step"))
+        wanted = retryable or error.code in policy.retry_on
+        if not wanted or share.attempt >= policy.max_attempts or not self._retries.take():
+            share.state = "finished"
+            raise _attempted(error, share.attempt)
+        self._telemetry.add("retries")
+        # Exponential, with full jitter in its upper half, so that many runs do not come at once.
+        base = min(policy.backoff_ms / 1000 * 2 ** (share.attempt - 1), 2.0)
+        share.restart_at = time.monotonic() + base * random.uniform(0.5, 1.0)  # noqa: S311
+        share.state = "backoff"
+
+    def _restart_due(self) -> None:
+        now = time.monotonic()
+        for share in self.shares.values():
+            if share.state == "backoff" and now >= share.restart_at:
+                self._start_when_ready(share)
+
+    def _late(self) -> GenieError:
+        waiting = [
+            f"{device} ({share.state})"
+            for device, share in self.shares.items()
+            if share.state != "finished"
+        ]
+        return GenieError(
+            "GEN0414",
+            f"run {self.run_id!r} passed its deadline",
+            cause=f"still going on: {', '.join(waiting) or 'transfers'}",
+            remedy="give a longer deadline, or look at what the devices are busy with",
+            context={"run_id": self.run_id},
+        )
+
+    # -- publication and the end ------------------------------------------------------------
+
+    def _publish(self) -> None:
+        self._check_stopped()
+        if self._acceptance is not None:
+            stored = self._ledger().publish(self._acceptance, self._records())
+            if not stored.made_by(self._acceptance.epoch, self._acceptance.attempt):
+                self._stored = stored  # an earlier attempt published: its bytes are the result
+            elif self._acceptance.recorded:
+                self._stored = stored
+            self._acceptance = None
+        if self._wires.client is not None:
+            self._send_outputs(self._wires.client)
+            if self._outputs:
+                reach("publish.after_send")
+
+    def _check_stopped(self) -> None:
+        """Look for a stop that came with the last event: a fenced run must not publish."""
+        while True:
+            try:
+                self._handle(self._events.get_nowait())
+            except queue.Empty:
+                return
+
+    def _records(self) -> list[OutputRecord]:
+        return [
+            OutputRecord(
+                value,
+                concrete(share.share.outputs[value], self.dims),
+                share.view(region).toreadonly(),
+            )
+            for share in self.shares.values()
+            for value, region in share.outputs.items()
+        ]
+
+    def _send_outputs(self, client: TransferManager) -> None:
+        for share in self.shares.values():
+            for value in share.outputs:
+                source = self.output_view(value)
+                if source.nbytes == 0:
+                    continue
+                handle = self._outputs.get(value)
+                if handle is None:
+                    raise _transfer_failed(value, KeyError("the client named no buffer"))
+                self._post(client, source, handle, value, "prefill")
+        while any(self._posting.values()):
+            event = self._next()
+            if event is not None:
+                self._handle(event)
+
+    def _finish(self) -> None:
+        if self.error is not None:
+            self._quiesce()
+            self._record_failure(self.error)
+            cancelled = self.error.code == "GEN0415"
+            self._telemetry.add("cancelled" if cancelled else "failures")
+        else:
+            self._telemetry.add("runs")
+            self._retries.succeeded()
+            busy = max((sum(s.compute_ns + s.wait_ns for s in share.stats) for share in
+                        self.shares.values()), default=0)  # fmt: skip
+            spent = self.totals.ended_ns - self.totals.started_ns
+            self._telemetry.overhead(max(spent - busy, 0) // 1000)
+        self.state = "done" if self.error is None else "failed"
+        if self._wires.client is not None or self.error is not None:
+            self.release()
+        self.ended.set()
+
+    def _record_failure(self, error: GenieError) -> None:
+        if self._acceptance is None:
+            return
+        try:
+            self._ledger().fail(self._acceptance, error)
+        except GenieError as second:
+            self.error = GenieErrors([error, second])
+        self._acceptance = None
+
+    def _quiesce(self) -> None:
+        """Stop the executors and wait until none uses the run's memory any more."""
+        end = time.monotonic() + QUIESCE
+        for share in self.shares.values():
+            if share.state == "running":
+                share.executor.cancel(share.key)
+        while any(s.state == "running" for s in self.shares.values()):
+            try:
+                event = self._events.get(timeout=max(end - time.monotonic(), 0.001))
+            except queue.Empty:
+                return
+            if isinstance(event, _Executor) and isinstance(event.event, Finished | Failed):
+                share = self.shares[event.device]
+                if event.attempt == share.attempt:
+                    share.state = "finished"
+
+    def release(self) -> None:
+        """Withdraw every handle and free the memory; a second time does nothing."""
+        with self._release_lock:
+            if self._released:
+                return
+            self._released = True
+        if self.state == "prepared":
+            self._record_failure(GenieError("GEN0415", "the run was released before it began"))
+            self.state = "failed"
+        from genie_transport import TransferError
+
+        for manager, handle in self._handles:
+            with contextlib.suppress(TransferError):  # withdrawn with its connection
+                manager.deregister(handle)
+        # An executor that does not let go in time keeps its memory: better a leak than a write
+        # into another session's data. Its supervisor ends it, and the next start begins clean.
+        for share in self.shares.values():
+            if share.state != "running":
+                share.free()
+        self._on_released(self)
+        self.ended.set()
+
+
+def _transfer_failed(name: str, error: Exception) -> GenieError:
+    convert = getattr(error, "to_genie_error", None)
+    cause = str(convert().message) if convert is not None else str(error)
+    code = getattr(error, "code", None)
+    return GenieError(
+        "GEN0418",
+        f"the transfer of {name!r} failed",
+        Place(path=name),
+        f"{code}: {cause}" if code else cause,
+        "run again; with a --run-id nothing is published twice",
+        {"transfer": name, "code": code},
+    )
+
+
+def _attempted(error: GenieError, attempts: int) -> GenieError:
+    error.context = {**error.context, "attempts": attempts}
+    return error

@@ -1,0 +1,151 @@
+"""Helpers of the transport tests: a thread that is held, a proxy that does harm, counters."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from genie_transport import Limits, Listener, TransferFuture, TransferManager, connect
+
+WAIT = 20.0  # seconds; a bound on what must happen, never a measure of it
+KEY = bytes(range(32))
+SMALL = Limits(chunk_bytes=4096, window_bytes=32768)
+
+
+def eventually(test: Callable[[], bool], what: str) -> None:
+    """Wait until test() holds."""
+    deadline = time.monotonic() + WAIT
+    while not test():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.002)
+
+
+def code_of(future: TransferFuture) -> str | None:
+    """The failure's code, or None for success."""
+    error = future.exception(WAIT)
+    return None if error is None else error.code
+
+
+@contextlib.contextmanager
+def held(manager: TransferManager) -> Iterator[None]:
+    """Hold the manager's own thread, so that what is posted meanwhile is queued together."""
+    inside, gate = threading.Event(), threading.Event()
+
+    def hold(_: TransferFuture) -> None:
+        inside.set()
+        assert gate.wait(WAIT)
+
+    # Nobody sends to this buffer: the deadline ends the wait, in the manager's thread.
+    handle = manager.register(bytearray(1))
+    manager.arrival(handle, deadline=0.001).add_done_callback(hold)
+    assert inside.wait(WAIT)
+    try:
+        yield
+    finally:
+        gate.set()
+
+
+def descriptors() -> set[str]:
+    """What the process has open: numbers and what they are."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return found
+
+
+def transfer_threads() -> set[str]:
+    """Names of this package's threads."""
+    return {t.name for t in threading.enumerate() if t.name.startswith("genie-transfer")}
+
+
+@contextlib.contextmanager
+def session(
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    through: Callable[[str], str] = lambda endpoint: endpoint,
+) -> Iterator[tuple[TransferManager, TransferManager]]:
+    """(dialled, accepted) over a Unix socket; `through` may put something in between."""
+    endpoint = f"unix://{folder}/{secrets.token_hex(4)}.sock"
+    with Listener.open(endpoint) as listener:
+        accepted = listener.expect("s", KEY, limits=limits)
+        with accepted, connect(through(endpoint), "s", KEY, limits=limits) as dialled:
+            assert accepted.wait_connected(WAIT)
+            yield dialled, accepted
+
+
+class Proxy:
+    """Forwards one Unix connection; `tamper(sent_by_dialler, offset, data)` may change or cut it.
+
+    What tamper returns is forwarded; None ends the connection, both ways.
+    """
+
+    def __init__(
+        self, folder: Path, tamper: Callable[[bool, int, bytes], bytes | None] | None = None
+    ) -> None:
+        self._path = str(folder / f"{secrets.token_hex(4)}.proxy")
+        self._tamper = tamper
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(self._path)
+        self._listening.listen(1)
+        self._stop, self._stopped = socket.socketpair()
+        self.counts = {True: 0, False: 0}
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, endpoint: str) -> str:
+        """Stand in front of `endpoint`."""
+        target = endpoint.removeprefix("unix://")
+        self._thread = threading.Thread(target=self._run, args=(target,), name="proxy")
+        self._thread.start()
+        return f"unix://{self._path}"
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.close()
+        if self._thread is not None:
+            self._thread.join(WAIT)
+            assert not self._thread.is_alive()
+        self._stopped.close()
+        self._listening.close()
+
+    def _run(self, target: str) -> None:
+        ready, _, _ = select.select([self._listening, self._stopped], [], [], WAIT)
+        if self._listening not in ready:
+            return
+        near, _ = self._listening.accept()
+        far = socket.socket(socket.AF_UNIX)
+        with near, far:
+            far.connect(target)
+            while True:
+                ready, _, _ = select.select([near, far, self._stopped], [], [], WAIT)
+                if self._stopped in ready or not ready:
+                    return
+                for source in ready:
+                    if not self._forward(source is near, source, far if source is near else near):
+                        return
+
+    def _forward(self, by_dialler: bool, source: socket.socket, sink: socket.socket) -> bool:
+        try:
+            data: bytes | None = source.recv(1 << 16)
+            if not data:
+                return False
+            offset = self.counts[by_dialler]
+            self.counts[by_dialler] += len(data)
+            if self._tamper is not None:
+                data = self._tamper(by_dialler, offset, data)
+            if data is None:
+                return False
+            sink.sendall(data)
+        except OSError:
+            return False
+        return True
