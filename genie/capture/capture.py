@@ -23,6 +23,7 @@ from genie.capture.encode import Symbols, Unsupported, encode, stride_order, typ
 from genie.capture.outputs import output_names
 from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
 from genie.graph.legality import mutated
+from genie.graph.liveness import live_nodes
 from genie_schemas import constants, optable
 from genie_schemas.args import Arg, Ref
 from genie_schemas.errors import GenieError, Place
@@ -448,22 +449,6 @@ def _outputs(walk: _Walk) -> list[Output]:
             remedy="return the tensors that callers want",
         )
     return outputs
-
-
-def live_nodes(
-    nodes: list[Node], outputs: list[Output], values: dict[str, Value]
-) -> list[Node]:
-    """Drop calls that no output depends on; a write counts when its memory is read later."""
-    live = {o.value for o in outputs if o.value is not None}
-    memory = {values[name].storage for name in live}
-    kept = []
-    for node in reversed(nodes):
-        writes = any(values[name].storage in memory for name in mutated(node))
-        if writes or not live.isdisjoint(node.writes()):
-            kept.append(node)
-            live.update(node.reads())
-            memory.update(values[name].storage for name in node.reads())
-    return kept[::-1]
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,8 @@ def command(code: str | None, as_json: bool) -> None:
         return
     found = explain(code)
     if found is None:
-        close = get_close_matches(code.upper(), CODES, n=1)
+        begun = [known for known in CODES if known.startswith(code.upper())]
+        close = begun or get_close_matches(code.upper(), CODES, n=1)
         raise GenieError(
             "GEN0132",
             f"there is no error code {code!r}",

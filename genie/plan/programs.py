@@ -8,7 +8,7 @@ from genie.graph.ir import Graph, Node, rename
 from genie.plan.scratch import scratch_text
 from genie.schedule.segments import Segment
 from genie_schemas import args, writer
-from genie_schemas.names import Namer
+from genie_schemas.names import Namer, clean
 from genie_schemas.plan import Op, Program, ProgramValue
 
 
@@ -63,11 +63,11 @@ class _Local:
 
     def argument(self, name: str, constant: bool) -> str:
         if constant and name.startswith(self.prefix):
-            return self.namer(name.removeprefix(self.prefix))
+            return self.namer(clean(name.removeprefix(self.prefix)))
         return self.namer(f"shared.{name.rpartition('.')[2]}" if constant else "x")
 
     def value(self, node: Node) -> str:
         base = node.op.split(".")[1]
         module = node.module
         inside = module.removeprefix(self.prefix) if module.startswith(self.prefix) else ""
-        return self.namer(f"{inside}.{base}" if inside else base)
+        return self.namer(clean(f"{inside}.{base}") if inside else base)

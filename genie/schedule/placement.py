@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from dataclasses import dataclass
 
 from genie.graph.ir import Graph
+from genie.graph.legality import mutated
 from genie_schemas.errors import GenieError, GenieErrors, Place
 from genie_schemas.spec import Placement, Spec
 
@@ -85,13 +87,21 @@ def _check_modules(graph: Graph, spec: Spec, file: str | None) -> None:
 
 def _follow_producers(graph: Graph, stages: list[int | None]) -> None:
     made: dict[str, int] = {}
+    aliases: dict[int, list[str]] = defaultdict(list)
+    for value in graph.values():
+        aliases[value.storage].append(value.name)
     for i, node in enumerate(graph.nodes):
         if stages[i] is None:
             found = [made[name] for name in node.reads() if name in made]
             stages[i] = max(found, default=None)
         stage = stages[i]
-        if stage is not None:
-            made.update(dict.fromkeys(node.writes(), stage))
+        if stage is None:
+            continue
+        made.update(dict.fromkeys(node.writes(), stage))
+        for name in mutated(node):
+            # What is written on a later stage is read there afterwards, through any view of it.
+            for other in aliases[graph.table[name].storage]:
+                made[other] = max(stage, made.get(other, stage))
 
 
 def _follow_consumers(graph: Graph, stages: list[int | None]) -> None:

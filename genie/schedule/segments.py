@@ -1,5 +1,8 @@
 """Cutting the graph into segments: contiguous runs of one region on one device.
 
+Neighbours too small to be layers are joined, so that `mean` and the classifier behind it are one
+step and not two.
+
 A segment becomes one program, and a program may write only to what it created. So the segments
 from a value's creation to its last mutation are merged when they lie on one device; where they do
 not, the later segment works on a clone, and the views of the value that are used afterwards are
@@ -9,19 +12,28 @@ taken again from the clone.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 from genie.graph.ir import Graph, Node, Value
 from genie.graph.legality import mutated
+from genie.graph.liveness import live_nodes
+from genie.semantics.regions import MIN_LAYER_OPS
 from genie_schemas.args import Ref
 from genie_schemas.names import Namer
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Nodes [start, stop) of the graph, all of `region` (its first, when merged) on `device`."""
+    """Nodes [start, stop) of the graph on `device`.
+
+    `region` is the deepest module that holds all of them, `label` the region that gives the step
+    its name: that of most of the nodes.
+    """
 
     region: str
+    label: str
     device: str
     start: int
     stop: int
@@ -33,6 +45,8 @@ class _Item:
     region: str
     device: str
     segment: int = 0
+    origin: int = 0
+    """The segment before any joining."""
 
 
 def cut(
@@ -41,17 +55,21 @@ def cut(
     """Cut the graph; returns it (with clones where needed), the segments, and notes in words."""
     items = [_Item(n, r, d) for n, r, d in zip(graph.nodes, regions, devices, strict=True)]
     _number(items)
+    _join_small(items)
     _merge_mutations(graph, items)
     rebase = _Rebase(graph, items)
     items, notes = rebase.run()
+    outputs = tuple(
+        dataclasses.replace(o, value=rebase.names.get(o.value or "", o.value))
+        for o in graph.outputs
+    )
+    # Views that were taken again from a clone are dead where they were taken first.
+    live = live_nodes([item.node for item in items], outputs, rebase.table)
+    kept = {id(node) for node in live}
+    items = [item for item in items if id(item.node) in kept]
     _number_again(items)
     rebuilt = dataclasses.replace(
-        graph,
-        nodes=tuple(item.node for item in items),
-        outputs=tuple(
-            dataclasses.replace(o, value=rebase.names.get(o.value or "", o.value))
-            for o in graph.outputs
-        ),
+        graph, nodes=tuple(item.node for item in items), outputs=outputs
     )
     return rebuilt, _segments(items), notes
 
@@ -61,7 +79,17 @@ def _number(items: list[_Item]) -> None:
     for before, item in zip([None, *items], items, strict=False):
         if before is not None and (before.region, before.device) != (item.region, item.device):
             number += 1
-        item.segment = number
+        item.segment = item.origin = number
+
+
+def _join_small(items: list[_Item]) -> None:
+    """Join neighbouring segments of one device that each have fewer calls than a layer."""
+    sizes = Counter(item.segment for item in items)
+    for before, item in itertools.pairwise(items):
+        if before.segment != item.segment and before.device == item.device:
+            small = sizes[before.origin] < MIN_LAYER_OPS and sizes[item.origin] < MIN_LAYER_OPS
+            if small:
+                _unite(items, before.segment, item.segment)
 
 
 def _merge_mutations(graph: Graph, items: list[_Item]) -> None:
@@ -83,10 +111,9 @@ def _merge_mutations(graph: Graph, items: list[_Item]) -> None:
 
 
 def _unite(items: list[_Item], first: int, last: int) -> None:
-    region = next(item.region for item in items if item.segment == first)
     for item in items:
         if first < item.segment <= last:
-            item.segment, item.region = first, region
+            item.segment = first
 
 
 def _number_again(items: list[_Item]) -> None:
@@ -101,12 +128,26 @@ def _number_again(items: list[_Item]) -> None:
 
 def _segments(items: list[_Item]) -> list[Segment]:
     segments: list[Segment] = []
+    start = 0
     for i, item in enumerate(items):
-        if segments and item.segment == items[i - 1].segment:
-            segments[-1] = dataclasses.replace(segments[-1], stop=i + 1)
-        else:
-            segments.append(Segment(item.region, item.device, i, i + 1))
+        if i + 1 == len(items) or items[i + 1].segment != item.segment:
+            regions = Counter(other.region for other in items[start : i + 1])
+            named = {r: n for r, n in regions.items() if r} or regions
+            label = max(named, key=lambda r: named[r])
+            segments.append(Segment(_shared(list(regions)), label, item.device, start, i + 1))
+            start = i + 1
     return segments
+
+
+def _shared(paths: list[str]) -> str:
+    """The deepest module path that all of these lie in or are."""
+    parts = [path.split(".") if path else [] for path in paths]
+    shared: list[str] = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return ".".join(shared)
 
 
 class _Rebase:

@@ -102,14 +102,14 @@ class _Scheduler:
         return found
 
     def _label(self, segment: Segment, use: _Use) -> str:
-        """The region's path, or for a parent module's own calls the first value they make."""
-        prefix = f"{segment.region}." if segment.region else ""
-        parent = any(s.region.startswith(prefix) and s.region != segment.region for s in self.segments)
+        """The label's path, or for a parent module's own calls the first value they make."""
+        prefix = f"{segment.label}." if segment.label else ""
+        parent = any(s.label.startswith(prefix) and s.label != segment.label for s in self.segments)
         if parent:
             names = [*self.graph.nodes[segment.start].writes(), *use.writes]
             if names:
                 return names[0]
-        return segment.region or "main"
+        return segment.label or "main"
 
     def _load(self, label: str, device: str, reads: Iterable[str]) -> None:
         """Load the constants that are not yet on the device, before the step that reads them."""

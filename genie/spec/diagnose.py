@@ -144,7 +144,8 @@ def _limits(error: ErrorDetails) -> tuple[str, str]:
     context, kind = error.get("ctx", {}), error["type"]
     if kind in ("too_short", "string_too_short"):
         least = context["min_length"]
-        return f"has fewer than {least} element{'s' * (least > 1)}", f"give at least {least}"
+        found = "is empty" if least == 1 else f"has fewer than {least} elements"
+        return found, f"give at least {least}"
     if kind in ("too_long", "string_too_long"):
         most = context["max_length"]
         return f"has more than {most} elements or characters", f"give at most {most}"

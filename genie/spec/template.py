@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from genie.spec.document import ListNode, Node, Report, Scalar, ScalarNode, Span, quoted
@@ -68,10 +67,9 @@ def _run_child(templates: list[str], variables: Mapping[str, Any]) -> list[dict[
             "output_chars": _OUTPUT_CHARS,
         },
     }
-    child = Path(__file__).with_name("_render_child.py")
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(child)],
+            [sys.executable, "-P", "-m", "genie.spec._render_child"],
             input=json.dumps(request),
             capture_output=True,
             encoding="utf-8",

@@ -258,7 +258,7 @@ def _refuse(report: Report, error: ValueError) -> NoReturn:
         what[:1].lower() + what[1:],
         Span(offset, offset),
         remedy="close the quote on this line"
-        if "illegal character '\\n'" in what
+        if "llegal character '\\n'" in what
         else "the mistake is here or just before: text needs quotes, a key needs a value",
     )
 

@@ -270,7 +270,8 @@ class FetchRequest(Message):
 class PrepareRequest(Message):
     """Admit a run and reserve all that it needs here.
 
-    `durable` says that the caller named the run, so that the ledger keeps it. `links` names the
+    `durable` says that the caller named the run, so that the ledger keeps it; then
+    `inputs_digest` is a must. `links` names the
     link of every transfer step whose other end is another node. `wait_ms` bounds the wait for
     memory, `deadline_ms` the run as a whole.
     """
@@ -280,7 +281,7 @@ class PrepareRequest(Message):
     entrypoint: Identifier
     run_id: RunId
     durable: bool
-    inputs_digest: Digest
+    inputs_digest: Digest | None = None
     dims: dict[Identifier, Count]
     links: dict[Name, Hex128]
     wait_ms: Milliseconds

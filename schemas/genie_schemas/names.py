@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 MAX_NAME = 256
-NAME = r"^[A-Za-z_][A-Za-z0-9_.@>/\-]*$"
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.@>/\-]*$"
 """Values, constants, states, step ids: dotted module paths with `@device` and `a->b` suffixes."""
 
 IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_\-]*$"
@@ -15,10 +15,9 @@ _BAD = re.compile(r"[^A-Za-z0-9_.]")
 
 
 def clean(text: str) -> str:
-    """Turn any text into a dotted name: other characters become `_`, a leading digit gets one."""
+    """Turn any text into a dotted name: other characters become `_`."""
     name = _BAD.sub("_", text).strip(".") or "_"
-    name = re.sub(r"\.{2,}", ".", name)[: MAX_NAME - 64]
-    return name if re.match(r"[A-Za-z_]", name) else "_" + name
+    return re.sub(r"\.{2,}", ".", name)[: MAX_NAME - 64]
 
 
 class Namer:

@@ -1,0 +1,146 @@
+"""The seam between a client and a node: embedded in the process, or a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from genie.client.inputs import CheckedInputs
+from genie_runtime.plans import InstalledPlan
+from genie_schemas.errors import GenieError
+from genie_schemas.messages import RunReport
+
+__all__ = ["Leg", "LoadedPlan", "NodeLink", "Recalled", "RunSpec"]
+
+Handle = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadedPlan:
+    """A plan of the client's, with the folder that holds its weights."""
+
+    installed: InstalledPlan
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """The plan's digest."""
+        return self.installed.digest
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a run is. `durable`: its id was given by the caller, so ledgers keep it."""
+
+    plan: LoadedPlan
+    entrypoint: str
+    run_id: str
+    durable: bool
+    inputs_digest: str | None
+    inputs: CheckedInputs
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a node's ledger says: "new", "running" or "recorded" with (value → concrete type)."""
+
+    state: str
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LegEnd:
+    """How a node's part of a run ended."""
+
+    report: RunReport | None
+    error: GenieError | None
+
+
+class Leg(Protocol):
+    """A prepared run on one node. Every method raises GenieError."""
+
+    @property
+    def incoming(self) -> Mapping[str, Handle]:
+        """Where peers send, by transfer step."""
+        ...
+
+    def start(self, outgoing: Mapping[str, Handle]) -> None:
+        """Let it go, sending transfers to these handles, and send the inputs."""
+        ...
+
+    def wait(self, timeout: float) -> LegEnd | None:
+        """The end, or None when it has not come within `timeout` seconds."""
+        ...
+
+    def outputs(self) -> Mapping[str, tuple[str, memoryview]]:
+        """Value → (concrete type, dense bytes), after a good end; valid until `release`."""
+        ...
+
+    def release(self) -> None:
+        """Give it up, whatever its state; what it reserved is freed. Never raises."""
+        ...
+
+
+class NodeLink(Protocol):
+    """One node as the client sees it."""
+
+    @property
+    def name(self) -> str:
+        """The endpoint, or "embedded"."""
+        ...
+
+    @property
+    def order(self) -> str:
+        """All clients prepare runs on nodes in this order, so that none waits in a circle."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Threads that the node's executors compute with."""
+        ...
+
+    def install(self, plan: LoadedPlan, devices: list[str]) -> None:
+        """Make a plan and its constants usable for these plan devices."""
+        ...
+
+    def recall(self, spec: RunSpec) -> Recalled:
+        """What the ledger knows of a named run."""
+        ...
+
+    def fetch(
+        self, spec: RunSpec, recalled: Recalled, timeout: float
+    ) -> Mapping[str, tuple[str, memoryview]]:
+        """Recorded outputs: value → (concrete type, dense bytes)."""
+        ...
+
+    def prepare(
+        self, spec: RunSpec, links: Mapping[str, str], wait: float, deadline: float
+    ) -> Leg | None:
+        """Admit a run (`wait`, `deadline` in seconds from now); None when it runs elsewhere."""
+        ...
+
+    def connect_peer(self, other: NodeLink) -> tuple[str, str]:
+        """Set up a data connection with another node: (link id, path)."""
+        ...
+
+    def cancel(self, run_id: str) -> None:
+        """Stop every run under an id on this node."""
+        ...
+
+    def traffic(self) -> tuple[int, int]:
+        """(bytes sent, bytes received) between client and node so far, data and control."""
+        ...
+
+    def path(self) -> str:
+        """How bytes travel between client and node."""
+        ...
+
+    def lost(self) -> GenieError | None:
+        """Why the node is gone, or None."""
+        ...
+
+    def close(self) -> None:
+        """End the session with the node."""
+        ...

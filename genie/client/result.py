@@ -1,0 +1,85 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from genie.client.tensors import Array, Tensor
+
+__all__ = ["RunResult", "Timing"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of a run: milliseconds, and microseconds for the overhead.
+
+    `total_ms` is what the caller waited; `compute_ms` the sum over devices, `transfer_ms` the sum
+    over transfers between nodes and to the client (they overlap); `overhead_us` what is left of
+    the busiest node's time on the run when computing and waiting for bytes are taken off.
+    """
+
+    total_ms: float
+    compute_ms: float
+    transfer_ms: float
+    overhead_us: int
+
+    def to_json(self) -> dict[str, float]:
+        """As `execute --json` prints it."""
+        return {
+            "total_ms": round(self.total_ms, 3),
+            "compute_ms": round(self.compute_ms, 3),
+            "transfer_ms": round(self.transfer_ms, 3),
+            "overhead_us": self.overhead_us,
+        }
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Outputs of a run, and what it took.
+
+    `tensors` holds every tensor output with its torch dtype, `literals` outputs that are constants
+    of the plan. `replayed`: the outputs were on record and nothing ran. `bytes` counts what this
+    client sent and received for the run, control messages included. `transports` maps
+    "client->d0" and "d0->d1" to the path that the bytes took.
+    """
+
+    run_id: str
+    plan_digest: str
+    entrypoint: str
+    tensors: Mapping[str, Tensor]
+    literals: Mapping[str, Any]
+    replayed: bool
+    attempts: int
+    timing: Timing
+    bytes: Mapping[str, int]
+    transports: Mapping[str, str]
+    threads: int
+    peak_bytes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """Output name → array; bfloat16 and float8 as the unsigned integers of their bits."""
+        return {name: tensor.array for name, tensor in self.tensors.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """As `execute --json` prints it."""
+        outputs: dict[str, Any] = {
+            name: {"dtype": t.dtype, "shape": list(t.shape), "sha256": t.sha256()}
+            for name, t in self.tensors.items()
+        }
+        outputs |= {name: {"literal": value} for name, value in self.literals.items()}
+        return {
+            "run_id": self.run_id,
+            "plan_digest": self.plan_digest,
+            "entrypoint": self.entrypoint,
+            "outputs": outputs,
+            "timing": self.timing.to_json(),
+            "bytes": dict(self.bytes),
+            "transports": dict(self.transports),
+            "attempts": self.attempts,
+            "replayed": self.replayed,
+            "threads": self.threads,
+            "peak_bytes": dict(self.peak_bytes),
+        }

@@ -1,0 +1,148 @@
+"""A client's session: plans installed on one or several nodes, and runs over them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from genie.client.coordinate import Coordinator
+from genie.client.endpoints import assign
+from genie.client.inputs import check_inputs
+from genie.client.link import LoadedPlan, NodeLink, RunSpec
+from genie.client.result import RunResult
+from genie.client.tensors import Array, Tensor
+from genie_runtime.plans import view
+from genie_schemas.errors import GenieError
+from genie_schemas.messages import RUN_ID
+from genie_schemas.reader import read_bytes, read_plan
+from genie_schemas.verify import verify
+
+__all__ = ["Session", "load_plan"]
+
+DEADLINE = 600.0
+"""Seconds that a run may take when the caller gives no deadline."""
+
+
+def load_plan(path: Path) -> LoadedPlan:
+    """Read and verify a plan file. Raises GEN03xx."""
+    raw = read_bytes(path)
+    plan = read_plan(raw, str(path))
+    verify(plan)
+    return LoadedPlan(view(plan, raw.decode()), path.parent)
+
+
+class Session:
+    """Connected nodes. Get one from `genie.client.connect`; close it, or use it with `with`.
+
+        with connect() as session:
+            plan = session.install("digits.plan.json")
+            result = session.run({"image": array})
+
+    One thread may run at a time.
+    """
+
+    def __init__(self, nodes: Mapping[str | None, NodeLink]) -> None:
+        """`nodes` maps plan devices to nodes; None stands for those bound in their order."""
+        self._nodes = nodes
+        self._plans: dict[str, tuple[LoadedPlan, Coordinator]] = {}
+        self._latest: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def links(self) -> list[NodeLink]:
+        """Every node of the session, once."""
+        return list({id(node): node for node in self._nodes.values()}.values())
+
+    def install(self, plan: str | Path | LoadedPlan) -> LoadedPlan:
+        """Verify a plan, bind its devices to the nodes, and send what is missing there.
+
+        Raises GEN03xx for an invalid plan or weights, GEN0412, GEN0420 to GEN0422 when it does
+        not fit the nodes, GEN05xx when a node is gone.
+        """
+        loaded = plan if isinstance(plan, LoadedPlan) else load_plan(Path(plan))
+        if loaded.digest not in self._plans:
+            binding = assign(loaded.installed.plan, self._nodes)
+            coordinator = Coordinator(binding)
+            coordinator.install(loaded)
+            self._plans[loaded.digest] = (loaded, coordinator)
+        self._latest = loaded.digest
+        return loaded
+
+    def run(
+        self,
+        inputs: Mapping[str, Array | Tensor],
+        *,
+        plan: LoadedPlan | None = None,
+        entrypoint: str = "forward",
+        run_id: str | None = None,
+        deadline: float = DEADLINE,
+    ) -> RunResult:
+        """Run an installed plan (the one installed last, by default).
+
+        `inputs` maps names to arrays of exactly the dtype and a shape that the plan declares;
+        bfloat16 and float8 come as `Tensor`. `run_id` names the result for ever: the same id with
+        the same inputs returns what is on record; without one the run is not recorded and gets a
+        random id. `deadline` is seconds from now.
+
+        Raises GenieErrors with everything wrong with the inputs (GEN0400 to GEN0405), GEN0410 for
+        a run id used otherwise, GEN0414 at the deadline, GEN0502 when a node was lost.
+        """
+        digest = plan.digest if plan is not None else self._latest
+        if digest is None or digest not in self._plans:
+            raise GenieError("GEN0426", "no plan is installed", remedy="call install() first")
+        loaded, coordinator = self._plans[digest]
+        end = time.monotonic() + deadline
+        checked = check_inputs(loaded.installed.plan, entrypoint, inputs)
+        if run_id is not None and not re.fullmatch(RUN_ID, run_id):
+            raise GenieError(
+                "GEN0417",
+                f"{run_id[:140]!r} is no run id",
+                remedy="use 1 to 128 letters, digits and . _ : - starting with a letter or digit",
+            )
+        spec = RunSpec(
+            loaded,
+            entrypoint,
+            run_id or f"run-{secrets.token_hex(8)}",
+            run_id is not None,
+            checked.digest() if run_id is not None else None,
+            checked,
+        )
+        return coordinator.run(spec, end)
+
+    def cancel(self, run_id: str) -> None:
+        """Stop every run under an id, on every node; GEN0416 when there is none anywhere."""
+        missing: list[GenieError] = []
+        for link in self.links:
+            try:
+                link.cancel(run_id)
+            except GenieError as error:
+                if error.code != "GEN0416":
+                    raise
+                missing.append(error)
+        if len(missing) == len(self.links):
+            raise missing[0]
+
+    def traffic(self) -> dict[str, int]:
+        """Bytes sent and received over all nodes since the session was opened."""
+        totals = [link.traffic() for link in self.links]
+        return {"sent": sum(t[0] for t in totals), "received": sum(t[1] for t in totals)}
+
+    def close(self) -> None:
+        """End the session with every node."""
+        for link in self.links:
+            link.close()
