@@ -58,7 +58,7 @@ _METADATA_IN_PLACE = {
         ("swapdims", "default"),
     )
 }
-"""In-place operators that change no data, only how it is viewed, and the view that does the same."""
+"""In-place operators that change no data but how it is viewed, and the view that does the same."""
 
 _PROVED = {
     "aten._assert_tensor_metadata.default",
@@ -256,7 +256,8 @@ def _call(walk: _Walk, node: fx.Node) -> None:
         return
     if isinstance(fake, torch.SymBool | torch.SymFloat | bool | int | float):
         raise walk.fail(
-            "GEN0220" if name in ("aten.item.default", "aten._local_scalar_dense.default")
+            "GEN0220"
+            if name in ("aten.item.default", "aten._local_scalar_dense.default")
             else "GEN0223",
             node,
             f"{name or node.target} takes a number out of a tensor or a size",
@@ -341,7 +342,9 @@ def _results(
         if not isinstance(fake, torch.Tensor) or (several and i not in used):
             results.append(None)
             continue
-        storage = walk.storages.of(fake, operands, copies=info.name == "aten.lift_fresh_copy.default")
+        storage = walk.storages.of(
+            fake, operands, copies=info.name == "aten.lift_fresh_copy.default"
+        )
         try:
             value = walk.value(walk.namer(base), fake, storage)
         except Unsupported as error:
@@ -374,12 +377,8 @@ def _draws(node: fx.Node, info: optable.OpInfo) -> bool:
 
 
 def _unbacked(fake: torch.Tensor, symbols: Symbols) -> bool:
-    free = {
-        s
-        for size in fake.shape
-        if isinstance(size, torch.SymInt)
-        for s in size.node.expr.free_symbols
-    }
+    sizes: list[Any] = [size for size in fake.shape if isinstance(size, torch.SymInt)]
+    free = {s for size in sizes for s in size.node.expr.free_symbols}
     return not free <= set(symbols.names)
 
 
@@ -425,7 +424,7 @@ def _drop_fresh_copies(walk: _Walk, outputs: list[Output]) -> list[Output]:
 def _outputs(walk: _Walk) -> list[Output]:
     specs = walk.program.graph_signature.output_specs
     last = next(reversed(walk.program.graph.nodes))
-    flat = list(last.args[0])  # type: ignore[arg-type]
+    flat = list(last.args[0])
     user = [
         (item, arg)
         for item, arg in zip(specs, flat, strict=True)
@@ -463,10 +462,12 @@ def _dedupe(held: list[_Held]) -> tuple[list[Constant], dict[str, torch.Tensor]]
     made: dict[str, Constant] = {}
     for value, kind, tensor in held:
         plain = dense(tensor)
-        raw = plain.flatten().view(torch.uint8) if plain.numel() else plain.new_empty(
-            0, dtype=torch.uint8
+        raw = (
+            plain.flatten().view(torch.uint8)
+            if plain.numel()
+            else plain.new_empty(0, dtype=torch.uint8)
         )
-        digest = constants.digest(memoryview(raw.numpy()))
+        digest = constants.digest(raw.numpy().data)
         key = keys.setdefault((value.type, digest), value.name)
         if key == value.name:
             tensors[key] = plain

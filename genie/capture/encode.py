@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch.utils._sympy import functions as symfn
 
-from genie_schemas.args import LAYOUTS, MEMORY_FORMATS, Arg, Named, Ref
+from genie_schemas.args import LAYOUTS, MEMORY_FORMATS, Arg, Named
 from genie_schemas.expr import Expr, parse
 from genie_schemas.types import FROM_TORCH
 
@@ -42,7 +42,7 @@ class Symbols:
 
     def _text(self, e: sympy.Basic, tight: bool = False) -> str:
         if e.is_Integer:
-            return str(e) if not tight or int(e) >= 0 else f"({e})"
+            return str(int(e)) if not tight or int(e) >= 0 else f"({e})"
         if isinstance(e, sympy.Symbol):
             if e not in self.names:
                 raise Unsupported(f"a size that depends on the data ({e})")
@@ -114,7 +114,7 @@ def _named(kind: str, text: str, known: tuple[str, ...]) -> Named:
 
 
 def type_text(tensor: torch.Tensor, symbols: Symbols) -> str:
-    """The plan's type text of a (fake) tensor: dtype, shape and stride order. Raises Unsupported."""
+    """The plan's type text of a (fake) tensor: dtype, shape, stride order. Raises Unsupported."""
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in FROM_TORCH:
         raise Unsupported(f"the dtype {tensor.dtype}")

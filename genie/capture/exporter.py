@@ -99,9 +99,7 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.export.export(
-                model, args, kwargs, dynamic_shapes=shapes, strict=False
-            )
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise diagnose(error, model, (args, kwargs), path, shown, spec) from error
 

@@ -11,7 +11,6 @@ import re
 import warnings
 from pathlib import Path
 
-import torch
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
@@ -31,6 +30,7 @@ class Locator:
         self.shown = shown
 
     def __call__(self, node: fx.Node) -> Place | None:
+        """Export again with traces on and look the call up."""
         from genie.capture.exporter import export
 
         before = PythonKeyTracer.record_stack_traces

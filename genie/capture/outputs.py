@@ -1,53 +1,29 @@
-"""Names for the leaves of what forward returns."""
+"""Output names of an exported program, from the structure that forward returned."""
 
 from __future__ import annotations
-
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
-from genie_schemas.names import Namer, clean
+from genie.graph.outputs import named_leaves
 
 
 def output_names(program: ExportedProgram, count: int) -> list[str]:
-    """One name a leaf: `output` for a bare tensor, dict keys and field names joined by dots,
-    tuple positions under `output`: (a, {"b": c}) gives output.0 and output.1.b."""
+    """One name a leaf, in the order of the exported outputs."""
     spec = program.call_spec.out_spec
-    numbered: Any = None
+    found: dict[int, str] = {}
     if spec is not None:
         try:
-            numbered = pytree.tree_unflatten(list(range(count)), spec)
-        except Exception:  # a class that refuses ints: fall back to positions
-            numbered = list(range(count))
-    found: dict[int, str] = {}
-    _walk(numbered, (), found)
-    namer = Namer()
-    names = []
-    for i in range(count):
-        path = found.get(i, f"output.{i}")
-        names.append(namer(clean(path)))
-    return names
+            numbered = pytree.tree_unflatten([_Leaf(i) for i in range(count)], spec)
+        except Exception:  # a result class that takes tensors only: positions must do
+            numbered = [_Leaf(i) for i in range(count)]
+        leaves = named_leaves(numbered, lambda item: isinstance(item, _Leaf))
+        found = {leaf.position: name for name, leaf in leaves}
+    return [found.get(i, f"output.{i}") for i in range(count)]
 
 
-def _walk(item: Any, path: tuple[str, ...], found: dict[int, str]) -> None:
-    if isinstance(item, bool):
-        return
-    if isinstance(item, int):
-        text = ".".join(path)
-        found[item] = text if text and not text[0].isdigit() else f"output.{text}".rstrip(".")
-        return
-    if isinstance(item, Mapping):
-        pairs = [(str(k), v) for k, v in item.items()]
-    elif isinstance(item, tuple) and hasattr(item, "_fields"):
-        pairs = list(zip(item._fields, item, strict=True))
-    elif isinstance(item, list | tuple):
-        pairs = [(str(i), v) for i, v in enumerate(item)]
-    elif dataclasses.is_dataclass(item) and not isinstance(item, type):
-        pairs = [(f.name, getattr(item, f.name)) for f in dataclasses.fields(item)]
-    else:
-        return
-    for key, value in pairs:
-        _walk(value, (*path, key), found)
+class _Leaf:
+    """Stands for the output at a position."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position

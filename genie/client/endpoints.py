@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from genie.client.link import NodeLink
 from genie_schemas.errors import GenieError
@@ -30,11 +30,13 @@ def parse_on(texts: Sequence[str]) -> list[tuple[str | None, str]]:
     return found
 
 
-def assign(plan: ExecutionPlan, nodes: Mapping[str | None, NodeLink]) -> dict[str, NodeLink]:
+def assign(
+    plan: ExecutionPlan, nodes: Sequence[tuple[str | None, NodeLink]]
+) -> dict[str, NodeLink]:
     """Plan device → node: by name, or in the plan's order; one node alone serves all. GEN0422."""
     devices = list(plan.devices)
-    ordered = [node for name, node in nodes.items() if name is None or name.startswith("#")]
-    if ordered and len({id(node) for node in ordered}) == 1:
+    ordered = [node for name, node in nodes if name is None]
+    if len(ordered) == 1:
         return dict.fromkeys(devices, ordered[0])
     if ordered:
         if len(ordered) != len(devices):
@@ -43,12 +45,12 @@ def assign(plan: ExecutionPlan, nodes: Mapping[str | None, NodeLink]) -> dict[st
             )
         return dict(zip(devices, ordered, strict=True))
     bound: dict[str, NodeLink] = {}
-    for name, node in nodes.items():
+    for name, node in nodes:
         if name not in plan.devices:
             close = difflib.get_close_matches(str(name), devices, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise _mismatch(f"the plan has no device {name!r}{hint}")
-        bound[str(name)] = node
+        bound[name] = node
     unbound = [device for device in devices if device not in bound]
     if unbound:
         raise _mismatch(f"no endpoint serves {', '.join(unbound)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -46,9 +46,9 @@ class Session:
     One thread may run at a time.
     """
 
-    def __init__(self, nodes: Mapping[str | None, NodeLink]) -> None:
-        """`nodes` maps plan devices to nodes; None stands for those bound in their order."""
-        self._nodes = nodes
+    def __init__(self, nodes: Sequence[tuple[str | None, NodeLink]]) -> None:
+        """`nodes` pairs plan devices with nodes; None stands for the plan's order."""
+        self._nodes = tuple(nodes)
         self._plans: dict[str, tuple[LoadedPlan, Coordinator]] = {}
         self._latest: str | None = None
 
@@ -66,7 +66,7 @@ class Session:
     @property
     def links(self) -> list[NodeLink]:
         """Every node of the session, once."""
-        return list({id(node): node for node in self._nodes.values()}.values())
+        return list({id(node): node for _, node in self._nodes}.values())
 
     def install(self, plan: str | Path | LoadedPlan) -> LoadedPlan:
         """Verify a plan, bind its devices to the nodes, and send what is missing there.

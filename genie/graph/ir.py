@@ -18,7 +18,7 @@ from genie_schemas.args import Arg, Ref
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor: its name, its type text (dense, see `genie_schemas.types`), whose memory it uses."""
+    """A tensor: its name, its type text (see `genie_schemas.types`), whose memory it uses."""
 
     name: str
     type: str
@@ -33,6 +33,7 @@ class Input:
 
     @property
     def name(self) -> str:
+        """Name of its value."""
         return self.value.name
 
 
@@ -52,6 +53,7 @@ class Constant:
 
     @property
     def name(self) -> str:
+        """Name of its value."""
         return self.value.name
 
 
@@ -136,6 +138,7 @@ class Graph:
 
     @cached_property
     def constant_names(self) -> frozenset[str]:
+        """Names of all constants."""
         return frozenset(c.name for c in self.constants)
 
 

@@ -101,7 +101,9 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
     )
     peaks = peak_bytes(plan)
     plan = plan.model_copy(
-        update={"devices": {n: d.model_copy(update={"needs": peaks[n]}) for n, d in devices.items()}}
+        update={
+            "devices": {n: d.model_copy(update={"needs": peaks[n]}) for n, d in devices.items()}
+        }
     )
     return plan.model_copy(update={"plan_digest": writer.plan_digest(writer.plan_data(plan))})
 
@@ -186,7 +188,9 @@ def _entrypoint(graph: Graph, schedule: Schedule, steps: Sequence[Step]) -> Entr
 
 def _constants(graph: Graph, file: str) -> dict[str, Constant]:
     return {
-        c.name: Constant(type=c.value.type, digest=c.digest, bytes=c.bytes, source=f"{file}#{c.key}")
+        c.name: Constant(
+            type=c.value.type, digest=c.digest, bytes=c.bytes, source=f"{file}#{c.key}"
+        )
         for c in graph.constants
         if c.key == c.name
     }

@@ -68,9 +68,7 @@ def cut(
     kept = {id(node) for node in live}
     items = [item for item in items if id(item.node) in kept]
     _number_again(items)
-    rebuilt = dataclasses.replace(
-        graph, nodes=tuple(item.node for item in items), outputs=outputs
-    )
+    rebuilt = dataclasses.replace(graph, nodes=tuple(item.node for item in items), outputs=outputs)
     return rebuilt, _segments(items), notes
 
 
@@ -184,7 +182,9 @@ class _Rebase:
     def _renamed(self, node: Node) -> Node:
         """The call on today's names; its views share the memory of what they now view."""
         original = self.graph.table
-        moved = {original[r].storage: self.table[self.names.get(r, r)].storage for r in node.reads()}
+        moved = {
+            original[r].storage: self.table[self.names.get(r, r)].storage for r in node.reads()
+        }
         results = tuple(
             None if v is None else dataclasses.replace(v, storage=moved.get(v.storage, v.storage))
             for v in node.results

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from genie.graph.ir import Graph
 
 MIN_LAYER_OPS = 4
-"""A repeated child with fewer calls is no layer: a step of its own would cost more than it shows."""
+"""A repeated child with fewer calls is no layer: its own step would cost more than it shows."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The contract: plan, spec and message models, versions, digests, the verifier, error codes."""

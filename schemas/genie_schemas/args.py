@@ -1,15 +1,15 @@
 """Tagged arguments of operators: how a plan writes what a call receives.
 
-    null, true, 7                 none, bool, int (|int| < 2^53)
-    {"i": "9223372036854775807"}  a wider int
-    {"f": "0x1.8p+1"}             float (hex; also inf, -inf, nan)
-    {"c": ["0x1p+0", "0x0p+0"]}   complex
-    {"s": "mean"}                 string
-    {"v": "a.conv2d"}             a value of the program
-    {"e": "batch*4"}              an integer expression over dimensions
-    {"dtype": "f32"} {"device": "here"} {"layout": "strided"} {"memory_format": "channels_last"}
-    {"program": "0f3a…"}          another program of the plan
-    [ … ]                         a list
+null, true, 7                 none, bool, int (|int| < 2^53)
+{"i": "9223372036854775807"}  a wider int
+{"f": "0x1.8p+1"}             float (hex; also inf, -inf, nan)
+{"c": ["0x1p+0", "0x0p+0"]}   complex
+{"s": "mean"}                 string
+{"v": "a.conv2d"}             a value of the program
+{"e": "batch*4"}              an integer expression over dimensions
+{"dtype": "f32"} {"device": "here"} {"layout": "strided"} {"memory_format": "channels_last"}
+{"program": "0f3a…"}          another program of the plan
+[ … ]                         a list
 """
 
 from __future__ import annotations

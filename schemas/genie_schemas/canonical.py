@@ -53,7 +53,11 @@ def loads(text: str) -> Any:
     """Parse strict JSON; StrictJsonError names the place when the syntax is at fault."""
     try:
         value = json.loads(
-            text, object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_float
+            text,
+            object_pairs_hook=_object,
+            parse_int=_int,
+            parse_float=_float,
+            parse_constant=_float,
         )
     except json.JSONDecodeError as error:
         raise StrictJsonError(error.msg, error.lineno, error.colno) from None

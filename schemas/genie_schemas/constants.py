@@ -6,6 +6,7 @@ chunks of `CHUNK` bytes. Whoever holds the chunk digests can verify, and resume,
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -99,7 +100,7 @@ def parse_header(path: Path, raw: bytes, data_bytes: int) -> dict[str, TensorEnt
         if name != "__metadata__":
             entries[name] = _entry(path, name, item, offset, data_bytes)
     ranges = sorted((e.start, e.end) for e in entries.values())
-    if any(a[1] > b[0] for a, b in zip(ranges, ranges[1:], strict=False)):
+    if any(a[1] > b[0] for a, b in itertools.pairwise(ranges)):
         raise _bad(path, "two tensors overlap")
     return entries
 

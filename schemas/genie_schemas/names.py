@@ -21,7 +21,7 @@ def clean(text: str) -> str:
 
 
 class Namer:
-    """Hands out unique names: the base itself first, then `base.2`, `base.3`, …"""
+    """Hands out unique names: the base itself first, then `base.2`, `base.3` and so on."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
@@ -31,6 +31,7 @@ class Namer:
         self._used.add(name)
 
     def __call__(self, base: str) -> str:
+        """Return `base`, or `base.N` with the first N that is free, and keep it."""
         name, n = base, 1
         while name in self._used:
             n += 1

@@ -61,6 +61,7 @@ class TensorType:
 
     @property
     def itemsize(self) -> int:
+        """Bytes of one element."""
         return DTYPES[self.dtype][1]
 
     @property

@@ -12,7 +12,16 @@ from genie_schemas.plan import ExecutionPlan
 UNDIGESTED = ("plan_digest", "provenance", "advisory")
 """Top-level fields that `plan_digest` does not cover."""
 
-_ONE_LINE_ENTRIES = ("dims", "devices", "links", "constants", "state", "values", "policies", "loops")
+_ONE_LINE_ENTRIES = (
+    "dims",
+    "devices",
+    "links",
+    "constants",
+    "state",
+    "values",
+    "policies",
+    "loops",
+)
 
 
 def to_data(model: BaseModel) -> Any:

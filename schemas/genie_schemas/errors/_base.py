@@ -73,7 +73,7 @@ class GenieError(Exception):
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The error as plain JSON values, as `--json` prints it and the control channel sends it."""
+        """The error as plain JSON values: what `--json` prints and the control channel sends."""
         place = self.place
         return {
             "code": self.code,
@@ -94,7 +94,9 @@ class GenieError(Exception):
         if code not in CODES:
             code, message = "GEN0500", f"{code}: {message}"
         place = data.get("place")
-        known = {k: v for k, v in place.items() if k in Place.__dataclass_fields__} if place else None
+        known = (
+            {k: v for k, v in place.items() if k in Place.__dataclass_fields__} if place else None
+        )
         return cls(
             code,
             message,

@@ -28,9 +28,7 @@ def user_place(trace: TracebackType | None, path: Path, shown: str) -> Place | N
     name = shown if frame_found is best else Path(frame_found.filename).name
     text = linecache.getline(frame_found.filename, frame_found.lineno).rstrip("\n")
     indent = len(text) - len(text.lstrip())
-    return Place(
-        name, frame_found.lineno, indent + 1, text, max(1, len(text) - indent)
-    )
+    return Place(name, frame_found.lineno, indent + 1, text, max(1, len(text) - indent))
 
 
 def user_error(error: BaseException, path: Path, shown: str, what: str) -> GenieError:

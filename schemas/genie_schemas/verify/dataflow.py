@@ -37,7 +37,9 @@ class _Walk:
     done: set[str] = field(default_factory=set)
     errors: list[GenieError] = field(default_factory=list)
 
-    def fail(self, code: str, step: Step, part: str, message: str, cause: str | None = None) -> None:
+    def fail(
+        self, code: str, step: Step, part: str, message: str, cause: str | None = None
+    ) -> None:
         self.errors.append(problem(code, f"steps.{step.id}.{part}", message, cause))
 
 
@@ -67,9 +69,7 @@ def check_dataflow(plan: ExecutionPlan) -> list[GenieError]:
     return errors
 
 
-def _walk(
-    plan: ExecutionPlan, name: str, entry: EntryPoint, steps: list[Step]
-) -> list[GenieError]:
+def _walk(plan: ExecutionPlan, name: str, entry: EntryPoint, steps: list[Step]) -> list[GenieError]:
     walk = _Walk(plan)
     for item in entry.inputs:
         path = f"entrypoints.{name}.inputs.{item.name}"

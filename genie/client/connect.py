@@ -1,0 +1,63 @@
+"""Opening sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from genie.client.endpoints import parse_on
+from genie.client.link import NodeLink
+from genie.client.session import Session
+from genie_schemas.messages import OpenRequest
+from genie_schemas.plan import FORMAT_VERSION
+from genie_schemas.verify import FEATURES
+from genie_schemas.versions import CONTROL_PROTOCOL
+
+__all__ = ["connect", "hello"]
+
+
+def hello() -> OpenRequest:
+    """What this client speaks."""
+    return OpenRequest(
+        protocol=CONTROL_PROTOCOL,
+        client=f"genie {version('genie-plan')}",
+        formats=[FORMAT_VERSION],
+        features=list(FEATURES),
+    )
+
+
+def connect(
+    endpoint: str | Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    devices: Sequence[str] | None = None,
+) -> Session:
+    """Open a session.
+
+    Without an endpoint the runtime is embedded in this process (`devices` then says what it
+    offers, as genied's --device does). One endpoint serves all devices of a plan; a list binds
+    them in the plan's order; a mapping, or texts "d0=host:port", bind them by name.
+    """
+    if endpoint is None:
+        from genie.client.local import EmbeddedLink
+        from genie_runtime.embedded import embedded_node
+
+        node = embedded_node(devices=list(devices) if devices else None)
+        return Session([(None, EmbeddedLink(node, hello()))])
+    if isinstance(endpoint, str):
+        wanted = parse_on([endpoint])
+    elif isinstance(endpoint, Mapping):
+        wanted = [(name, text) for name, text in endpoint.items()]
+    else:
+        wanted = parse_on(list(endpoint))
+    from genie.client.remote import RemoteLink
+
+    opened: dict[str, NodeLink] = {}
+    try:
+        for _, text in wanted:
+            if text not in opened:
+                opened[text] = RemoteLink(text, hello())
+    except BaseException:
+        for link in opened.values():
+            link.close()
+        raise
+    return Session([(name, opened[text]) for name, text in wanted])

@@ -1,0 +1,315 @@
+"""One run over one or several nodes: prepare all, start all, wait for all, or release all."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from genie.client.link import Leg, LegEnd, LoadedPlan, NodeLink, RunSpec
+from genie.client.result import RunResult, Timing
+from genie.client.tensors import Tensor, from_dense
+from genie_runtime.plans import InstalledPlan
+from genie_schemas.args import decode
+from genie_schemas.errors import GenieError
+from genie_schemas.messages import RunReport
+from genie_schemas.plan import EntryOutput
+from genie_schemas.types import parse_type
+
+__all__ = ["Coordinator"]
+
+_JOIN_PAUSE = 0.05
+_TICK = 0.25
+
+
+@dataclass
+class _Ended:
+    reports: list[RunReport] = field(default_factory=list)
+    values: dict[str, Tensor] = field(default_factory=dict)
+    replayed: bool = False
+
+
+class Coordinator:
+    """The nodes of one plan. `binding` maps every plan device to its node."""
+
+    def __init__(self, binding: Mapping[str, NodeLink]) -> None:
+        self._binding = binding
+        by_id = {id(node): node for node in binding.values()}
+        self._nodes = sorted(by_id.values(), key=lambda node: node.order)
+        self._peers: dict[tuple[int, int], tuple[str, str]] = {}
+
+    def devices(self, node: NodeLink) -> list[str]:
+        """The plan devices that a node serves."""
+        return [device for device, bound in self._binding.items() if bound is node]
+
+    def install(self, plan: LoadedPlan) -> None:
+        """Install a plan on every node."""
+        for node in self._nodes:
+            node.install(plan, self.devices(node))
+
+    def run(self, spec: RunSpec, end: float) -> RunResult:
+        """Carry a run out, or hand out what is on record. `end` is monotonic time."""
+        begun = time.monotonic()
+        before = [node.traffic() for node in self._nodes]
+        links = self._connect(spec.plan.installed, spec.entrypoint)
+        ended = self._run_or_recall(spec, links, end)
+        total_ms = (time.monotonic() - begun) * 1000
+        after = [node.traffic() for node in self._nodes]
+        return _result(
+            spec,
+            ended,
+            total_ms,
+            {
+                "sent": sum(a[0] - b[0] for a, b in zip(after, before, strict=True)),
+                "received": sum(a[1] - b[1] for a, b in zip(after, before, strict=True)),
+            },
+            self._transports(),
+            max(node.threads for node in self._nodes),
+        )
+
+    # -- recorded results -------------------------------------------------------------------
+
+    def _run_or_recall(
+        self, spec: RunSpec, links: Mapping[str, tuple[str, NodeLink, NodeLink]], end: float
+    ) -> _Ended:
+        while True:
+            if time.monotonic() >= end:
+                raise _late(spec)
+            if spec.durable:
+                found = {id(node): (node, node.recall(spec)) for node in self._nodes}
+                states = {recalled.state for _, recalled in found.values()}
+                if states == {"recorded"}:
+                    ended = _Ended(replayed=True)
+                    for node, recalled in found.values():
+                        fetched = node.fetch(spec, recalled, end - time.monotonic())
+                        ended.values |= _tensors(fetched)
+                    return ended
+                if "running" in states:
+                    self._pause(end)
+                    continue
+            ended_here = self._attempt(spec, links, end)
+            if ended_here is not None:
+                return ended_here
+            self._pause(end)
+
+    def _pause(self, end: float) -> None:
+        """Somebody else runs this id: look again in a moment, as long as the nodes live."""
+        self._check_alive()
+        time.sleep(max(0.0, min(_JOIN_PAUSE, end - time.monotonic())))
+
+    # -- an attempt -------------------------------------------------------------------------
+
+    def _attempt(
+        self, spec: RunSpec, links: Mapping[str, tuple[str, NodeLink, NodeLink]], end: float
+    ) -> _Ended | None:
+        """Run on all nodes; None when somebody else got hold of the run id first."""
+        legs: list[tuple[NodeLink, Leg]] = []
+        try:
+            for node in self._nodes:
+                mine = {
+                    step: link for step, (link, src, dst) in links.items() if node in (src, dst)
+                }
+                left = max(end - time.monotonic(), 0.001)
+                leg = node.prepare(spec, mine, left, left)
+                if leg is None:
+                    return None
+                legs.append((node, leg))
+            targets = {step: handle for _, leg in legs for step, handle in leg.incoming.items()}
+            for node, leg in legs:
+                wanted = {
+                    step: targets[step]
+                    for step, (_, src, _) in links.items()
+                    if src is node and step in targets
+                }
+                leg.start(wanted)
+            reports = self._wait(spec, legs, end)
+            ended = _Ended(reports)
+            for _, leg in legs:
+                ended.values |= _tensors(leg.outputs())
+            return ended
+        finally:
+            for _, leg in reversed(legs):
+                leg.release()
+
+    def _wait(self, spec: RunSpec, legs: list[tuple[NodeLink, Leg]], end: float) -> list[RunReport]:
+        if len(legs) == 1:
+            node, leg = legs[0]
+            while True:
+                found = leg.wait(_left(spec, end))
+                self._check_alive()
+                if found is not None:
+                    return [_good(found)]
+        return self._wait_many(spec, legs, end)
+
+    def _wait_many(
+        self, spec: RunSpec, legs: list[tuple[NodeLink, Leg]], end: float
+    ) -> list[RunReport]:
+        """Wait for all legs at once, so that the first failure ends the run."""
+        ends: queue.SimpleQueue[LegEnd] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def watch(leg: Leg) -> None:
+            while not stop.is_set():
+                try:
+                    found = leg.wait(_left(spec, end))
+                except GenieError as error:
+                    found = LegEnd(None, error)
+                except Exception as error:
+                    cause = repr(error)[:300]
+                    found = LegEnd(None, GenieError("GEN0419", "waiting failed", cause=cause))
+                if found is not None:
+                    ends.put(found)
+                    return
+
+        for node, leg in legs:
+            thread = threading.Thread(target=watch, args=(leg,), name=f"genie-wait-{node.name}")
+            thread.daemon = True
+            thread.start()
+        reports = []
+        try:
+            while len(reports) < len(legs):
+                self._check_alive()
+                try:
+                    reports.append(_good(ends.get(timeout=min(_TICK, _left(spec, end)))))
+                except queue.Empty:
+                    continue
+        except GenieError as error:
+            raise self._most_telling(error, ends) from None
+        finally:
+            stop.set()
+        return reports
+
+    def _most_telling(self, error: GenieError, ends: queue.SimpleQueue[LegEnd]) -> GenieError:
+        """A lost daemon explains the failed transfers and waits around it, so it goes first."""
+        if error.code in ("GEN0418", "GEN0414", "GEN0508"):
+            # The heartbeat needs up to 1.5 s to be sure that a silent daemon is gone.
+            until = time.monotonic() + 2.0
+            while error.code == "GEN0418" and time.monotonic() < until:
+                lost = next((e for e in (node.lost() for node in self._nodes) if e), None)
+                if lost is not None:
+                    return lost
+                time.sleep(0.02)
+        return error
+
+    def _check_alive(self) -> None:
+        for node in self._nodes:
+            lost = node.lost()
+            if lost is not None:
+                raise lost
+
+    # -- nodes among themselves -------------------------------------------------------------
+
+    def _connect(
+        self, plan: InstalledPlan, entrypoint: str
+    ) -> dict[str, tuple[str, NodeLink, NodeLink]]:
+        """Transfer step → (link id, source, destination) for steps between two nodes."""
+        found: dict[str, tuple[str, NodeLink, NodeLink]] = {}
+        for (entry, _), share in plan.shares.items():
+            if entry != entrypoint:
+                continue
+            for step, hop in share.outgoing.items():
+                src, dst = self._binding[hop.src], self._binding[hop.dst]
+                if src is dst:
+                    continue
+                first, second = sorted((src, dst), key=lambda node: node.order)
+                key = (id(first), id(second))
+                if key not in self._peers:
+                    self._peers[key] = first.connect_peer(second)
+                found[step] = (self._peers[key][0], src, dst)
+        return found
+
+    def _transports(self) -> dict[str, str]:
+        paths: dict[str, str] = {}
+        for device, node in self._binding.items():
+            paths[f"client->{device}"] = node.path()
+        for (first, second), (_, path) in self._peers.items():
+            for a, node_a in self._binding.items():
+                for b, node_b in self._binding.items():
+                    if {id(node_a), id(node_b)} == {first, second}:
+                        paths[f"{a}->{b}"] = path
+        return paths
+
+
+def _good(found: LegEnd) -> RunReport:
+    if found.error is not None:
+        raise found.error
+    if found.report is None:
+        raise GenieError("GEN0509", "a node reported the end of a run without its report")
+    return found.report
+
+
+def _left(spec: RunSpec, end: float) -> float:
+    left = end - time.monotonic()
+    # Nodes end a run at the same deadline and say more about it: give their word a moment.
+    if left <= -1.0:
+        raise _late(spec)
+    return max(left, 0.001)
+
+
+def _late(spec: RunSpec) -> GenieError:
+    return GenieError(
+        "GEN0414",
+        f"run {spec.run_id!r} passed its deadline",
+        remedy="give a longer deadline",
+        context={"run_id": spec.run_id},
+    )
+
+
+def _tensors(values: Mapping[str, tuple[str, memoryview]]) -> dict[str, Tensor]:
+    found = {}
+    for name, (text, data) in values.items():
+        kind = parse_type(text)
+        found[name] = from_dense(kind, kind.sizes({}), data)
+    return found
+
+
+def _result(
+    spec: RunSpec,
+    ended: _Ended,
+    total_ms: float,
+    traffic: Mapping[str, int],
+    transports: Mapping[str, str],
+    threads: int,
+) -> RunResult:
+    outputs = spec.plan.installed.plan.entrypoints[spec.entrypoint].outputs
+    tensors: dict[str, Tensor] = {}
+    literals: dict[str, Any] = {}
+    for output in outputs:
+        if output.value is not None:
+            tensors[output.name] = _value(output, output.value, ended)
+        else:
+            literals[output.name] = decode(output.literal)
+    reports = ended.reports
+    peaks: dict[str, int] = {}
+    for report in reports:
+        peaks |= report.peak_bytes
+    busiest = max((r.total_us - r.compute_us - r.wait_us for r in reports), default=0)
+    return RunResult(
+        run_id=spec.run_id,
+        plan_digest=spec.plan.digest,
+        entrypoint=spec.entrypoint,
+        tensors=tensors,
+        literals=literals,
+        replayed=ended.replayed,
+        attempts=max((r.attempts for r in reports), default=0),
+        timing=Timing(
+            total_ms,
+            sum(r.compute_us for r in reports) / 1000,
+            sum(r.transfer_us for r in reports) / 1000,
+            max(busiest, 0),
+        ),
+        bytes=traffic,
+        transports=transports,
+        threads=threads,
+        peak_bytes=peaks,
+    )
+
+
+def _value(output: EntryOutput, value: str, ended: _Ended) -> Tensor:
+    found = ended.values.get(value)
+    if found is None:
+        raise GenieError("GEN0509", f"no node delivered the output {output.name!r}")
+    return found

@@ -1,0 +1,127 @@
+"""Running the user's model eagerly, to compare a plan's result with it.
+
+`run_eager` starts a child process (this module's main) because the model is the user's code.
+Tensors cross as safetensors files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genie_schemas.errors import GenieError, GenieErrors, Place
+
+
+def run_eager(
+    model: Path,
+    spec: Path,
+    inputs: Path,
+    outputs: Path,
+    threads: int,
+    settings: Mapping[str, str] | None = None,
+) -> None:
+    """Run forward on the tensors of `inputs` and write its tensors, by output name, to `outputs`.
+
+    Both are safetensors files. `threads` is torch's thread count: equal bits need the same count
+    as the executor's. Raises GenieError as loading the model does, GEN0202 when forward raises,
+    GEN0228 when the child dies.
+    """
+    from genie.spec import load_spec
+
+    loaded = load_spec(spec, dict(settings or {}))
+    request: dict[str, Any] = {
+        "model": str(model.absolute()),
+        "shown": str(model),
+        "spec": loaded.spec.model_dump_json(by_alias=True, exclude={"policies"}),
+        "weights": str(loaded.weights.absolute()) if loaded.weights else None,
+        "inputs": str(inputs),
+        "outputs": str(outputs),
+        "threads": threads,
+    }
+    with tempfile.TemporaryDirectory(prefix="genie-eager-") as folder:
+        request["errors"] = str(Path(folder) / "error.json")
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "genie.model.eager"],
+            input=json.dumps(request),
+            text=True,
+            check=False,
+        )
+        failed = Path(request["errors"])
+        if failed.exists():
+            errors = [GenieError.from_json(e) for e in json.loads(failed.read_text("utf-8"))]
+            raise errors[0] if len(errors) == 1 else GenieErrors(errors)
+    if done.returncode != 0:
+        raise GenieError(
+            "GEN0228",
+            "the process that runs the model eagerly ended without an answer",
+            Place(file=str(model)),
+            f"exit status {done.returncode}",
+            "its last output is above; run the model file with Python to see more",
+        )
+
+
+def main() -> int:
+    """Answer one request from standard input."""
+    request = json.loads(sys.stdin.read())
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - the user's code may read it
+    os.dup2(2, 1)
+    try:
+        _run(request)
+    except GenieErrors as error:
+        items = [e.to_json() for e in error.errors]
+    except GenieError as error:
+        items = [error.to_json()]
+    else:
+        return 0
+    Path(request["errors"]).write_text(json.dumps(items), encoding="utf-8")
+    return 1
+
+
+def _run(request: dict[str, Any]) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from genie.graph.outputs import named_leaves
+    from genie.model.loader import load_model
+    from genie_schemas.errors.user_code import user_error
+    from genie_schemas.spec import Spec
+
+    torch.set_num_threads(request["threads"])
+    # The fused path of nn.TransformerEncoder rounds differently from the operators that the
+    # module is defined by, which are what a capture records.
+    torch.backends.mha.set_fastpath_enabled(False)
+    spec = Spec.model_validate_json(request["spec"])
+    path = Path(request["model"])
+    weights = Path(request["weights"]) if request["weights"] else None
+    model = load_model(path, request["shown"], spec, weights)
+    # A mapped file's tensors are not 64-byte aligned, and kernels round by alignment: copy.
+    inputs = {name: tensor.clone() for name, tensor in load_file(request["inputs"]).items()}
+    try:
+        with torch.no_grad():
+            result = call(model, inputs)
+    except Exception as error:
+        raise user_error(error, path, request["shown"], "the forward raised") from error
+    leaves = named_leaves(result, lambda item: isinstance(item, torch.Tensor))
+    save_file(
+        {name: tensor.detach().clone().contiguous() for name, tensor in leaves}, request["outputs"]
+    )
+
+
+def call(model: Any, inputs: Mapping[str, Any]) -> Any:
+    """Call forward with inputs by name, positional-only parameters by position."""
+    import inspect
+
+    parameters = inspect.signature(model.forward).parameters
+    first = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY and n in inputs]
+    rest = {name: value for name, value in inputs.items() if name not in first}
+    return model(*(inputs[name] for name in first), **rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
