@@ -47,7 +47,9 @@ class _EmbeddedLeg:
         }
 
     def release(self) -> None:
-        self._run.release()
+        # A run that failed lets go by itself, once its executors have.
+        if self._run.state != "failed":
+            self._run.release()
 
 
 class EmbeddedLink:

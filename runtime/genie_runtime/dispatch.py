@@ -296,6 +296,8 @@ def report(run: Run) -> RunReport:
 
 
 def _key(request: RecallRequest | FetchRequest | PrepareRequest) -> RunKey:
+    if request.inputs_digest is None:
+        raise GenieError("GEN0509", "a named run comes without the digest of its inputs")
     return RunKey(request.run_id, request.plan_digest, request.entrypoint, request.inputs_digest)
 
 

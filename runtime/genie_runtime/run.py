@@ -30,8 +30,9 @@ from genie_schemas.errors import GenieError, GenieErrors, Place
 if TYPE_CHECKING:
     from genie_transport import DMAHandle, TransferFuture, TransferManager
 
-QUIESCE = 15.0
-"""Seconds that a stopped executor has to let go of a run's memory."""
+QUIESCE = 180.0
+"""Seconds that a stopped executor has to let go of a run's memory. Executors stop at once or, in
+the middle of a long operator, when it ends; a worker that hangs is ended by its supervisor."""
 
 _TICK = 0.5
 
@@ -123,6 +124,9 @@ class Run:
         self.error: GenieError | None = None
         self.totals = Totals()
         self.ended = threading.Event()
+        """It is known how the run ended."""
+        self.freed = threading.Event()
+        """Its memory is free, and nobody uses its plan any more."""
         self._wires = wires
         self._ledger = ledger
         self._acceptance = acceptance
@@ -226,6 +230,10 @@ class Run:
             self.error = GenieError(
                 "GEN0419", "the runtime failed in an unforeseen way", cause=repr(error)[:500]
             )
+        except BaseException:  # Ctrl-C in an embedded client: let go of everything, then go on
+            self.error = GenieError("GEN0415", f"run {self.run_id!r} was interrupted")
+            self._finish()
+            raise
         self.totals.ended_ns = time.monotonic_ns()
         self._finish()
         return self.error
@@ -348,7 +356,7 @@ class Run:
     # -- failure ----------------------------------------------------------------------------
 
     def _retry(self, share: ShareRun, error: GenieError, retryable: bool) -> None:
-        policy = share.share.policy(error.context.get("step"))
+        policy = share.share.policy(_step_of(error))
         wanted = retryable or error.code in policy.retry_on
         if not wanted or share.attempt >= policy.max_attempts or not self._retries.take():
             share.state = "finished"
@@ -430,22 +438,31 @@ class Run:
                 self._handle(event)
 
     def _finish(self) -> None:
-        if self.error is not None:
-            self._quiesce()
-            self._record_failure(self.error)
-            cancelled = self.error.code == "GEN0415"
-            self._telemetry.add("cancelled" if cancelled else "failures")
-        else:
+        if self.error is None:
             self._telemetry.add("runs")
             self._retries.succeeded()
             busy = max((sum(s.compute_ns + s.wait_ns for s in share.stats) for share in
                         self.shares.values()), default=0)  # fmt: skip
             spent = self.totals.ended_ns - self.totals.started_ns
             self._telemetry.overhead(max(spent - busy, 0) // 1000)
-        self.state = "done" if self.error is None else "failed"
-        if self._wires.client is not None or self.error is not None:
-            self.release()
-        self.ended.set()
+            self.state = "done"
+            if self._wires.client is not None:
+                self.release()
+            self.ended.set()
+            return
+        self._record_failure(self.error)
+        cancelled = self.error.code == "GEN0415"
+        self._telemetry.add("cancelled" if cancelled else "failures")
+        self.state = "failed"
+        self.ended.set()  # the client need not wait until the executors have let go
+        if self._wires.client is not None:
+            self._let_go()
+        else:
+            threading.Thread(target=self._let_go, name="genie-let-go", daemon=True).start()
+
+    def _let_go(self) -> None:
+        self._quiesce()
+        self.release()
 
     def _record_failure(self, error: GenieError) -> None:
         if self._acceptance is None:
@@ -493,6 +510,7 @@ class Run:
                 share.free()
         self._on_released(self)
         self.ended.set()
+        self.freed.set()
 
 
 def _transfer_failed(name: str, error: Exception) -> GenieError:
@@ -507,6 +525,12 @@ def _transfer_failed(name: str, error: Exception) -> GenieError:
         "run again; with a --run-id nothing is published twice",
         {"transfer": name, "code": code},
     )
+
+
+def _step_of(error: GenieError) -> str | None:
+    """The step that an executor's error names as its place."""
+    path = error.place.path if error.place is not None else None
+    return path.removeprefix("steps.") if path else None
 
 
 def _attempted(error: GenieError, attempts: int) -> GenieError:
