@@ -1,18 +1,25 @@
-"""Writes docs/errors.md from the catalog that `genie explain` prints.
+"""Writes what the pages show of the program: docs/errors.md, and the diff in README.md.
 
-python docs/generate.py           rewrite the page
-python docs/generate.py --check   exit 1 when it is stale
+python docs/generate.py           rewrite both (compiles the digits example twice)
+python docs/generate.py errors    rewrite docs/errors.md only
+python docs/generate.py --check   exit 1 when docs/errors.md is stale
 """
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 from genie_schemas.errors import CODES, CodeInfo, ExitCode
 
-PAGE = Path(__file__).parent / "errors.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/errors.md"
+README = ROOT / "README.md"
 
 AREAS = (
     ("Specs", 100, "the spec file, its templates and `--set`"),
@@ -42,8 +49,11 @@ MEANING = {
 """What each exit status means, in the words of README and docs/cli.md."""
 
 
-def page() -> str:
-    """The whole page as text."""
+# -- docs/errors.md ----------------------------------------------------------------------------
+
+
+def errors_page() -> str:
+    """The page of error codes as text."""
     lines = [
         "# Error codes",
         "",
@@ -83,15 +93,68 @@ def _escaped(text: str) -> str:
     return "`".join(p if i % 2 else p.replace("<", "&lt;") for i, p in enumerate(parts))
 
 
+# -- the diff in README.md ---------------------------------------------------------------------
+
+
+def _run(folder: Path, *command: str, status: int = 0) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != status:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def reviewed_change() -> tuple[str, str]:
+    """What review and CI show when the stem of the digits model gets another activation.
+
+    Returns:
+        The `git diff` of its golden plan, and what `genie compile --check` prints.
+    """
+    golden = "golden/digits.plan.json"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "plans/digits", folder / "digits")
+        (folder / "golden").mkdir()
+        compiling = ("genie", "compile", "digits/model.py", "--spec", "digits/digits.yaml")
+        _run(folder, *compiling, "-o", golden)
+        _run(folder, "git", "init", "--quiet")
+        _run(folder, "git", "add", "golden")
+        model = folder / "digits/model.py"
+        before = model.read_text(encoding="utf-8")
+        stem = "nn.BatchNorm2d(width), nn.ReLU()"
+        if before.count(stem) != 1:
+            sys.exit(f"plans/digits/model.py has no single {stem}")
+        after = before.replace(stem, stem.replace("ReLU", "GELU"))
+        model.write_text(after, encoding="utf-8")
+        said = _run(folder, *compiling, "--check", golden, status=3)
+        _run(folder, *compiling, "-o", golden)
+        return _run(folder, "git", "diff", "-U0", "--", golden), said
+
+
+def with_change(readme: str, diff: str, said: str) -> str:
+    """README.md's text with both blocks replaced."""
+    command = "$ genie compile plans/digits/model.py --spec plans/digits/digits.yaml --check"
+    said = f"{command} golden/digits.plan.json\n{said}"
+    for mark, language, text in (("diff", "diff", diff), ("check", "text", said)):
+        pattern = rf"(?<=<!-- {mark}: python docs/generate.py -->\n).*?(?=<!-- end -->)"
+        block = f"```{language}\n{text}```\n".replace("\\", r"\\")
+        readme, count = re.subn(pattern, block, readme, flags=re.DOTALL)
+        if count != 1:
+            sys.exit(f"README.md has {count} places for the {mark}")
+    return readme
+
+
 def main(argv: list[str]) -> int:
-    """Write the page, or with `--check` only compare it; the exit status."""
-    text = page()
+    """Write the pages, or with `--check` only compare one; the exit status."""
+    text = errors_page()
     if argv == ["--check"]:
         if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
             return 0
         sys.stderr.write("docs/errors.md is stale; run: python docs/generate.py\n")
         return 1
     PAGE.write_text(text, encoding="utf-8")
+    if argv != ["errors"]:
+        readme = README.read_text(encoding="utf-8")
+        README.write_text(with_change(readme, *reviewed_change()), encoding="utf-8")
     return 0
 
 

@@ -19,8 +19,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from genie.capture.aliases import Storages
-from genie.capture.exporter import positional_only
 from genie.capture.encode import Symbols, Unsupported, encode, stride_order, type_text
+from genie.capture.exporter import positional_only
 from genie.capture.inline import inline_regions
 from genie.capture.outputs import output_names
 from genie.graph.ir import Constant, Graph, Input, Node, Output, Value

@@ -81,7 +81,9 @@ def _fixed_dimension(text: str, shown: str, spec: Spec) -> GenieError:
         found = [line.strip()[2:] for line in text.splitlines() if line.strip().startswith("- ")]
         cause = _in_words(found[0] if found else _first_line(text), spec)
         narrower = re.findall(r"(\w+) = Dim\('\w+', ([^)]*)\)", text)
-        advice = "; ".join(f"{n}: {{{r.replace('=', ': ')}}}" for n, r in narrower if n in spec.dims)
+        advice = "; ".join(
+            f"{n}: {{{r.replace('=', ': ')}}}" for n, r in narrower if n in spec.dims
+        )
         remedy = (
             "narrow the range in the spec's dims"
             + (f" to {advice}" if advice else "")
@@ -92,7 +94,7 @@ def _fixed_dimension(text: str, shown: str, spec: Spec) -> GenieError:
 
 
 def _in_words(line: str, spec: Spec) -> str:
-    """torch's sentence with the spec's dimension names: L['x'].size()[0] is batch."""
+    """Torch's sentence with the spec's dimension names: L['x'].size()[0] is batch."""
 
     def dimension(match: re.Match[str]) -> str:
         item = spec.inputs.get(match[1])

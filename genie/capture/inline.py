@@ -57,7 +57,9 @@ def _inline(graph: fx.Graph, call: fx.Node, inner: fx.GraphModule, given: list[A
                 results = fx.map_arg(node.args[0], lambda n: names[n])
             elif node.op == "get_attr":
                 # A graph inside a region that stays: its module moves with it.
-                setattr(graph.owning_module, f"{call.name}_{node.target}", getattr(inner, node.target))
+                setattr(
+                    graph.owning_module, f"{call.name}_{node.target}", getattr(inner, node.target)
+                )
                 names[node] = graph.get_attr(f"{call.name}_{node.target}")
             else:
                 names[node] = graph.node_copy(node, lambda n: names[n])

@@ -96,7 +96,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     help="Print the version and exit.",
 )
 def cli() -> None:
-    r"""Compile PyTorch models into reviewable plans, and run the plans on any machine.
+    """Compile PyTorch models into reviewable plans, and run the plans on any machine.
 
     \b
       genie compile model.py --spec vision.yaml -o vision.plan.json

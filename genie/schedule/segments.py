@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,6 +150,9 @@ def _shared(paths: list[str]) -> str:
     return ".".join(shared)
 
 
+_CLONED = re.compile(r"(\.clone(\.\d+)?)+$")
+"""Ending of a clone's name: a clone of it is named after the same value."""
+
 OUTSIDE = -1
 """Home of inputs and constants: no segment."""
 
@@ -171,8 +175,8 @@ class _Rebase:
         self.next_storage = max((v.storage for v in graph.values()), default=0)
         self.home = dict.fromkeys((v.storage for v in _given(graph)), OUTSIDE)
         """Storage → segment that created it."""
-        self.base: dict[int, str] = {}
-        """Storage → the first value in it."""
+        self.base = {v.storage: v.name for v in reversed([*_given(graph)])}
+        """Storage → the first value in it, of which the others are views."""
         self.made_by: dict[str, Node] = {}
         self.names: dict[str, str] = {}
         """Old name → the name that stands for it now."""
@@ -230,8 +234,8 @@ class _Rebase:
     def _clone(self, written: str, item: _Item, at: int) -> None:
         """Clone the base of `written` into this segment, and take live views of it again."""
         storage = self.table[written].storage
-        members = [n for n, v in self.table.items() if v.storage == storage]
-        base = members[0]
+        base = self.base[storage]
+        members = [n for n in (base, *self.made_by) if self.table[n].storage == storage]
         used: set[str] = set()
         for later in self.items[at:]:
             used.update(self.names.get(n, n) for n in later.node.reads())
@@ -243,7 +247,9 @@ class _Rebase:
         for name in wanted:
             node = self.made_by.get(name)
             value = self.table[name]
-            copy = Value(self.namer(f"{name}.clone"), value.type, self.next_storage)
+            copy = Value(
+                self.namer(_CLONED.sub("", name) + ".clone"), value.type, self.next_storage
+            )
             if name == base:
                 made = Node("aten.clone.default", (Ref(name),), (), (copy,), item.node.module)
             elif node is not None:

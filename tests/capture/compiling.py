@@ -18,11 +18,13 @@ from genie.capture.capture import capture
 from genie.capture.exporter import export
 from genie.capture.store import save
 from genie.graph.ir import from_data, to_data
+from genie.plan.emit import Emitted, emit
+from genie.schedule import cut, schedule
 from genie.spec import LoadedSpec
 from genie_schemas import writer
 from genie_schemas.plan import ExecutionPlan
 from genie_schemas.reader import read_plan
-from genie_schemas.spec import Spec
+from genie_schemas.spec import Device, Spec
 from genie_schemas.verify import verify
 from tests.capture.reference import Interpreter, same_bits
 
@@ -43,7 +45,7 @@ def spec_of(
         for name, item in inputs.items()
     }
     names = {s for item in data["inputs"].values() for s in item["shape"] if isinstance(s, str)}
-    ranges = {name: (1, 8) for name in sorted(names)} | dict(dims or {})
+    ranges = dict.fromkeys(sorted(names), (1, 8)) | dict(dims or {})
     if ranges:
         data["dims"] = {n: {"min": low, "max": high} for n, (low, high) in ranges.items()}
     if stages is not None:
@@ -107,6 +109,31 @@ def compile_module(
     return Compiled(model, spec, work, plan, where)
 
 
+def replanned(compiled: Compiled, regions: Sequence[str], devices: Sequence[str]) -> Compiled:
+    """The same graph planned with another region and device for each of its nodes."""
+    work = compiled.work
+    assert work.graph is not None
+    graph, segments, _ = cut(work.graph, list(regions), tuple(devices))
+    driver.check(graph, "schedule")
+    used = sorted({*devices, "d0"})
+    spec = compiled.spec.model_copy(
+        update={"devices": tuple(Device(id=name, kind="cpu") for name in used)}
+    )
+    sources = {c.source.partition("#")[0] for c in compiled.plan.constants.values()}
+    facts = Emitted(
+        spec=spec,
+        spec_digest="sha256:" + "0" * 64,
+        passes=(),
+        regions=(),
+        reasons=(),
+        constants_file=min(sources, default="none.safetensors"),
+    )
+    plan = emit(graph, schedule(graph, segments, "d0"), facts)
+    plan = read_plan(writer.dumps(plan))
+    verify(plan)
+    return dataclasses.replace(compiled, plan=plan, spec=spec)
+
+
 def example(spec: Spec, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
     """Random inputs at these dimension sizes."""
     generator = torch.Generator().manual_seed(seed)
@@ -119,7 +146,9 @@ def example(spec: Spec, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Te
             made[name] = torch.rand(shape, generator=generator) < 0.7
         elif bounds is not None:
             low, high = bounds
-            made[name] = torch.randint(low, max(high, low + 1), shape, generator=generator).to(dtype)
+            made[name] = torch.randint(low, max(high, low + 1), shape, generator=generator).to(
+                dtype
+            )
         else:
             made[name] = torch.randn(shape, generator=generator).to(dtype)
     return made
@@ -194,9 +223,9 @@ __all__ = [
     "assert_equals_eager",
     "check",
     "compile_module",
-    "dataclasses",
     "eager",
     "example",
+    "replanned",
     "spec_of",
     "with_forward",
 ]

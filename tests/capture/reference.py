@@ -85,6 +85,7 @@ class Interpreter:
     returned: dict[str, Tensor] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
 
+    @torch.inference_mode()
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Output name → tensor, or the value of a literal, in the order of the plan."""
         entry = self.plan.entrypoints[self.entry]

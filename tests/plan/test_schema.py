@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_published_schemas_differ_as_their_versions_say() -> None:
         for p in FOLDER.glob("plan-*.schema.json")
     )
     assert published[-1][1] == COMMITTED
-    for (old, before), (new, after) in zip(published, published[1:], strict=False):
+    for (old, before), (new, after) in itertools.pairwise(published):
         bump = schema_drift(json.loads(before.read_text()), json.loads(after.read_text())).bump
         assert bump == ("major" if new[0] > old[0] else "minor"), (before.name, after.name)
 

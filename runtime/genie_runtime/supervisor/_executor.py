@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from genie_runtime.executors import messages
@@ -30,6 +29,7 @@ from genie_runtime.supervisor._process import (
     lost_error,
 )
 from genie_runtime.supervisor._runs import PendingRun, RunTable, closed_error, fail
+from genie_runtime.supervisor._worker import Call, InstalledPlan, Worker
 from genie_schemas.errors import GenieError
 
 __all__ = ["WorkerExecutor"]
@@ -43,38 +43,6 @@ BACKOFF = (0.05, 2.0)
 """Seconds before a worker is started again, doubling; from the start after one finished a run."""
 
 _LAST_WORDS = 2.0
-
-
-@dataclass
-class _Plan:
-    """What a new worker needs to hold this plan."""
-
-    text: bytes
-    devices: set[str] = field(default_factory=set)
-    constants: dict[str, Region] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class _Call:
-    """A command that waits for its reply. `lost` says that the worker died before."""
-
-    done: threading.Event = field(default_factory=threading.Event)
-    error: GenieError | None = None
-    lost: bool = False
-
-
-@dataclass(eq=False)
-class _Worker:
-    """One generation: the process, and what it was told to hold."""
-
-    process: WorkerProcess
-    liveness: Liveness
-    finished: bool = False
-    installed: set[tuple[str, str]] = field(default_factory=set)
-    loaded: dict[str, set[str]] = field(default_factory=dict)
-    calls: dict[int, _Call] = field(default_factory=dict)
-    facts: ExecutorFacts | None = None
-    refusal: GenieError | None = None
 
 
 class WorkerExecutor:
@@ -96,9 +64,9 @@ class WorkerExecutor:
         self._log_dir = log_dir
         self._state = threading.Condition()
         self._order = threading.RLock()
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
         self._arenas: dict[int, ArenaPort] = {}
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, InstalledPlan] = {}
         self._runs = RunTable(device.id)
         self._failure: GenieError | None = None
         self._numbers = itertools.count(1)
@@ -158,13 +126,13 @@ class WorkerExecutor:
         self._refuse_quarantined(plan_digest)
         text = plan_text.encode()
 
-        def send(worker: _Worker, number: int) -> None:
+        def send(worker: Worker, number: int) -> None:
             command = messages.Install(id=number, digest=plan_digest, device=plan_device)
             worker.process.send(command, text)
 
         worker = self._ask(send)
         with self._state:
-            plan = self._plans.setdefault(plan_digest, _Plan(text))
+            plan = self._plans.setdefault(plan_digest, InstalledPlan(text))
             plan.devices.add(plan_device)
             worker.installed.add((plan_digest, plan_device))
 
@@ -175,9 +143,7 @@ class WorkerExecutor:
             with self._state:
                 known = self._plans.pop(plan_digest, None)
                 if (worker := self._worker) is not None:
-                    gone = {key for key in worker.installed if key[0] == plan_digest}
-                    worker.installed -= gone
-                    worker.loaded.pop(plan_digest, None)
+                    worker.forget(plan_digest)
             if known is not None:
                 self._tell(messages.Uninstall(digest=plan_digest))
 
@@ -189,7 +155,7 @@ class WorkerExecutor:
         self._refuse_quarantined(plan_digest)
         areas = {name: messages.area(region) for name, region in constants.items()}
 
-        def send(worker: _Worker, number: int) -> None:
+        def send(worker: Worker, number: int) -> None:
             self._restore(worker, plan_digest)
             worker.process.send(messages.Load(id=number, digest=plan_digest, constants=areas))
 
@@ -218,9 +184,10 @@ class WorkerExecutor:
 
     def cancel(self, run_key: str) -> None:
         """End a run before its next step."""
-        for run in self._runs.take_waiting(run_key=run_key):
-            run.emit_later(Failed(GenieError("GEN0415", f"the run {run_key} was cancelled")))
-        self._tell(messages.Cancel(run_key=run_key))
+        with self._order:
+            for run in self._runs.take_waiting(run_key=run_key):
+                run.emit_later(Failed(GenieError("GEN0415", f"the run {run_key} was cancelled")))
+            self._tell(messages.Cancel(run_key=run_key))
 
     def close(self, timeout: float) -> None:
         """End the worker, by force after `timeout` seconds. Idempotent."""
@@ -235,7 +202,7 @@ class WorkerExecutor:
 
     # -- commands ------------------------------------------------------------------------------
 
-    def _up(self, deadline: float) -> _Worker:
+    def _up(self, deadline: float) -> Worker:
         """The worker, as soon as there is one that is ready."""
         with self._state:
             while True:
@@ -250,12 +217,12 @@ class WorkerExecutor:
                     raise lost_error(self._spec.id, "GEN0453", "it was not ready in time")
                 self._state.wait(left)
 
-    def _ask(self, send: Callable[[_Worker, int], None]) -> _Worker:
+    def _ask(self, send: Callable[[Worker, int], None]) -> Worker:
         """Send a command and wait for its reply; once more when the worker dies meanwhile."""
         deadline = time.monotonic() + ANSWER_SECONDS
         last = False
         while True:
-            worker, call, number = self._up(deadline), _Call(), next(self._numbers)
+            worker, call, number = self._up(deadline), Call(), next(self._numbers)
             with self._order:
                 with self._state:
                     if self._worker is not worker:
@@ -277,25 +244,22 @@ class WorkerExecutor:
             if (worker := self._worker) is not None:
                 worker.process.send(message)
 
-    def _map(self, worker: _Worker, arena: ArenaPort) -> None:
+    def _map(self, worker: Worker, arena: ArenaPort) -> None:
         with contextlib.suppress(OSError):
             message = messages.MapArena(arena=arena.id, size=arena.size)
             worker.process.send(message, fd=arena.fd)
 
-    def _restore(self, worker: _Worker, digest: str) -> None:
+    def _restore(self, worker: Worker, digest: str) -> None:
         """Tell a worker what it lacks of a plan. Raises OSError when it is gone."""
         with self._state:
             plan = self._plans.get(digest)
             if plan is None:
                 return
-            devices = [d for d in sorted(plan.devices) if (digest, d) not in worker.installed]
-            loaded = worker.loaded.setdefault(digest, set())
-            areas = {n: messages.area(r) for n, r in plan.constants.items() if n not in loaded}
-            worker.installed.update((digest, device) for device in devices)
-            loaded.update(areas)
+            devices, constants = worker.claim(digest, plan)
         for device in devices:
             worker.process.send(messages.Install(id=0, digest=digest, device=device), plan.text)
-        if areas:
+        if constants:
+            areas = {name: messages.area(region) for name, region in constants.items()}
             worker.process.send(messages.Load(id=0, digest=digest, constants=areas))
 
     def _flush(self) -> None:
@@ -332,7 +296,7 @@ class WorkerExecutor:
             except OSError as error:
                 self._cannot_start(lost_error(self._spec.id, "GEN0453", str(error)))
             else:
-                worker = _Worker(process, Liveness(process))
+                worker = Worker(process, Liveness(process))
                 self._serve(worker)
                 if worker.finished:
                     delay = BACKOFF[0]
@@ -341,7 +305,7 @@ class WorkerExecutor:
                 self.restarts += 1
         fail(self._runs.close(), closed_error(self._spec.id), retryable=False)
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: Worker) -> None:
         """Watch one worker until it is gone, and settle what it leaves behind."""
         process = worker.process
         with self._state:
@@ -359,7 +323,7 @@ class WorkerExecutor:
         self._lose(worker, "GEN0451" if why else "GEN0450", why or ended)
         process.close()
 
-    def _watch(self, worker: _Worker) -> str | None:
+    def _watch(self, worker: Worker) -> str | None:
         """Wait for the worker's end; why it must be ended, or None when it ended by itself."""
         liveness = worker.liveness
         while True:
@@ -373,7 +337,7 @@ class WorkerExecutor:
             if (why := liveness.verdict()) is not None:
                 return why
 
-    def _read(self, worker: _Worker) -> None:
+    def _read(self, worker: Worker) -> None:
         """Hand on what a worker reports, until it hangs up."""
         try:
             while (reports := worker.process.read()) is not None:
@@ -383,7 +347,7 @@ class WorkerExecutor:
             log.error("the executor of %s is ended: %s", self._spec.id, error)
             worker.process.hang_up()
 
-    def _handle(self, worker: _Worker, report: messages.Report) -> None:
+    def _handle(self, worker: Worker, report: messages.Report) -> None:
         match report:
             case messages.Hello() if report.error is not None:
                 worker.refusal = report.error.error()
@@ -403,13 +367,13 @@ class WorkerExecutor:
             case messages.Event():
                 self._event(worker, report.ticket, report.event())
 
-    def _event(self, worker: _Worker, ticket: int, event: RunEvent) -> None:
+    def _event(self, worker: Worker, ticket: int, event: RunEvent) -> None:
         worker.finished |= isinstance(event, Finished)
         run = self._runs.settle(ticket, event)
         if run is not None:
             run.emit(event)
 
-    def _welcome(self, worker: _Worker) -> None:
+    def _welcome(self, worker: Worker) -> None:
         """Give a worker that is ready the arenas, then the runs that waited for it."""
         with self._order:
             for arena in list(self._arenas.values()):
@@ -422,7 +386,7 @@ class WorkerExecutor:
                 self._state.notify_all()
             self._flush()
 
-    def _lose(self, worker: _Worker, code: str, cause: str) -> None:
+    def _lose(self, worker: Worker, code: str, cause: str) -> None:
         """Settle what a worker that is gone left: its calls, its runs, and whose fault it was."""
         if worker.facts is None:
             error = worker.refusal or lost_error(self._spec.id, "GEN0453", cause)

@@ -1,4 +1,4 @@
-"""Stage 3: programs hold allowed operators, called as their schemas say, in single assignment."""
+"""Stage 4: programs hold allowed operators, called as their schemas say, in single assignment."""
 
 from __future__ import annotations
 

@@ -92,9 +92,12 @@ def test_a_bad_index_is_the_users_and_names_step_and_operator(
     error = rig.refused(request, "GEN0460")
     assert error.context == {"op": "aten.embedding.default", "position": 1, "out": "rows"}
     assert str(error) == snapshot
-    # The next run is served.
-    got, _ = rig.run(plan, {"ids": torch.tensor([3])}, {"n": 1})
-    assert got["rows"].tolist() == [[9.0, 10.0, 11.0]]
+    # The next run is served; and once its sizes are known, the same error is told the same way.
+    for _ in range(2):
+        got, _ = rig.run(plan, {"ids": torch.tensor([3])}, {"n": 1})
+        assert got["rows"].tolist() == [[9.0, 10.0, 11.0]]
+    request = rig.request(plan, "d0", {"n": 1}, {"ids": torch.tensor([4])})
+    assert rig.refused(request, "GEN0460").context == error.context
 
 
 def test_a_value_of_another_type_does_not_leave_its_step(

@@ -266,6 +266,47 @@ def test_sizes_that_depend_on_values_inside_a_program(rig: Rig, where: torch.dev
         assert same(got["y"], there[there > 0].sum())
 
 
+def test_references_in_keywords_and_nested_lists(rig: Rig, where: torch.device) -> None:
+    book = Book("keywords", inputs=[("x", "f32[4,4]", "d0")])
+    book.constants = {"low": torch.full((4, 4), -0.5), "high": torch.full((4, 4), 0.5)}
+    book.program(
+        "clamp",
+        "x: f32[4,4]; low: f32[4,4]; high: f32[4,4]",
+        "y: f32[4,4]; z: f32[12,4]",
+        "1000",
+        op("y", "clamp.Tensor", r("x"), min=r("low"), max=r("high")),
+        op("z", "cat.default", dim=0, tensors=[r("x"), r("low"), r("y")]),
+    )
+    book.step("load@d0", "load", "low high")
+    book.compute("clamp@d0", "clamp", "x low high", "y z")
+    for name in ("y", "z"):
+        book.step(f"return.{name}@d0", "return", name)
+        book.outputs.append(name)
+    plan = book.plan()
+    rig.install(plan, book)
+    for seed in range(4):
+        x = uniform(4, 4, seed=seed)
+        got, _ = rig.run(plan, {"x": x})
+        y = x.to(where).clamp(-0.5, 0.5)
+        assert same(got["y"], y)
+        assert same(got["z"], torch.cat([x, book.constants["low"], y.cpu()]))
+
+
+def test_more_sizes_than_are_kept(rig: Rig) -> None:
+    book = Book("sizes", dims={"n": (1, 200)}, inputs=[("x", "f32[n]", "d0")])
+    book.program("p", "x: f32[n]", "y: f32[n]", "n*8", op("y", "mul.Tensor", r("x"), e("n")))
+    book.compute("p@d0", "p", "x", "y")
+    book.step("return@d0", "return", "y")
+    book.outputs = ["y"]
+    plan = book.plan()
+    rig.install(plan, book)
+    for n in [*range(1, 80), 1, 79]:
+        x = uniform(n, seed=n)
+        got, stats = rig.run(plan, {"x": x}, {"n": n})
+        assert same(got["y"], x * n)
+        assert stats.peak_bytes == 3 * 4 * n
+
+
 def test_empty_values(rig: Rig) -> None:
     book = Book("empty", dims={"n": (0, 4)}, inputs=[("x", "f32[n,3]", "d0")])
     book.program("inc", "x: f32[n,3]", "y: f32[n,3]", "n*12", op("y", "add.Tensor", r("x"), 1))
