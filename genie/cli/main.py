@@ -81,9 +81,19 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
         ctx.exit()
 
 
+# \b keeps click from joining the lines below it.
+_ABOUT = """Compile PyTorch models into reviewable plans, and run the plans on any machine.
+
+\b
+  genie compile model.py --spec vision.yaml -o vision.plan.json
+  genie execute vision.plan.json --input image=image.npy
+"""
+
+
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GENIE"},
+    help=_ABOUT,
     epilog="`genie COMMAND --help` tells more about a command.",
 )
 @click.option(
@@ -96,12 +106,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     help="Print the version and exit.",
 )
 def cli() -> None:
-    """Compile PyTorch models into reviewable plans, and run the plans on any machine.
-
-    \b
-      genie compile model.py --spec vision.yaml -o vision.plan.json
-      genie execute vision.plan.json --input image=image.npy
-    """
+    """The group; its help is `_ABOUT`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

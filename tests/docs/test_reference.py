@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -156,8 +159,6 @@ def test_argument_tags_and_dtypes() -> None:
     tagged = [plan_arg for plan_arg in spans if plan_arg.startswith("{")]
     for shown in tagged:
         if "…" not in shown:
-            import json
-
             data = json.loads(shown)
             assert args.encode(args.decode(data)) == data
     types = section("docs/plan-format.md", "## Types")
@@ -167,8 +168,12 @@ def test_argument_tags_and_dtypes() -> None:
 
 def test_the_order_of_verification() -> None:
     table = rows(section("docs/plan-format.md", "## Verification"))
-    stages = [stage for stage, _ in verify.STAGES]
-    assert [row[1] for row in table if row[1] in stages] == stages
+    stages = dict(verify.STAGES)
+    documented = {row[1]: set(re.findall(r"GEN\d{4}", row[3])) for row in table if row[1] in stages}
+    assert list(documented) == list(stages)
+    for stage, check in stages.items():
+        source = Path(inspect.getsourcefile(check) or "").read_text(encoding="utf-8")
+        assert documented[stage] == set(re.findall(r'"(GEN\d{4})"', source)), stage
 
 
 # -- limits and contracts ----------------------------------------------------------------------

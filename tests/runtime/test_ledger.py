@@ -148,8 +148,8 @@ def test_files_of_the_dead_are_removed_and_of_the_living_kept(tmp_path: Path) ->
     for path in (kept, gone, folder / "not-ours"):
         path.write_bytes(b"x")
     # Dead, not closed: the lock file is still there, and nobody holds it.
-    os.close(dead._owner_fd)
-    dead._owner_fd = -1
+    os.close(dead._owners._fd)
+    dead._owners._fd = -1
     dead.close()
     Ledger(tmp_path)
     assert kept.exists()

@@ -23,7 +23,7 @@ class InstallReply(Message):
     """`known` is false when the plan's text is wanted. `binding`: plan device → node device."""
 
     known: bool
-    binding: dict[Identifier, Identifier] = {}
+    binding: dict[Identifier, Identifier] = Field(default_factory=dict)
 
 
 class PlanRequest(Message):

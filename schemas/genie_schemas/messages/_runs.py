@@ -61,7 +61,7 @@ class RecallReply(Message):
     """`new`: it may run; `running`: ask again later; `recorded`: `outputs` can be fetched."""
 
     state: Literal["new", "running", "recorded"]
-    outputs: list[RecordedOutput] = []
+    outputs: list[RecordedOutput] = Field(default_factory=list)
 
 
 class FetchRequest(Message):
@@ -104,8 +104,8 @@ class PrepareReply(Message):
     """
 
     run: Hex128 | None
-    inputs: dict[Name, Handle] = {}
-    incoming: dict[Name, Handle] = {}
+    inputs: dict[Name, Handle] = Field(default_factory=dict)
+    incoming: dict[Name, Handle] = Field(default_factory=dict)
 
 
 class StartRequest(Message):
@@ -149,7 +149,7 @@ class WaitReply(Message):
 
     state: Literal["running", "done", "failed"]
     report: RunReport | None = None
-    errors: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class CancelRequest(Message):
