@@ -8,6 +8,7 @@ dropout are their input. What remains is one `Node` a call, with values named by
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,10 +130,12 @@ def capture(
     inline_regions(program.graph_module)
     walk = _Walk(program, spec, shown, locate)
     inputs = _inputs(walk, model)
-    names = {}
-    for item in program.graph_signature.input_specs:
-        if item.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-            names[item.arg.name] = (item.kind, str(item.target))
+    used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
+    names = {
+        item.arg.name: (item.kind, _first_name(model, program, str(item.target)))
+        for item in program.graph_signature.input_specs
+        if item.kind in _HELD and item.arg.name in used
+    }
     held = _constants(walk, names)
     for node in program.graph.nodes:
         if node.op == "call_function":
@@ -198,6 +201,20 @@ def _flat_names(walk: _Walk, model: nn.Module) -> list[str]:
     return [*positional_only(model, walk.spec), *(str(name) for name in kwargs.context or ())]
 
 
+def _first_name(model: nn.Module, program: ExportedProgram, target: str) -> str:
+    """The first of the names that the model has for a tensor; export keeps the last of tied ones."""
+    tensor = program.state_dict.get(target)
+    held = itertools.chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    )
+    return next((name for name, other in held if other is tensor), target)
+
+
+_HELD = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "lifted",
+}
 _Held = tuple[Value, str, torch.Tensor]
 
 
@@ -205,11 +222,6 @@ def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_He
     """Parameters and buffers under their own names; lifted tensors under their user's module."""
     program = walk.program
     held: list[_Held] = []
-    kinds = {
-        InputKind.PARAMETER: "parameter",
-        InputKind.BUFFER: "buffer",
-        InputKind.CONSTANT_TENSOR: "lifted",
-    }
     # Parameters and buffers have the first choice; lifted tensors are named after them.
     given = {
         node: walk.namer(clean(target))
@@ -241,7 +253,7 @@ def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_He
                 "convert it to a dense tensor of a common dtype",
             ) from None
         walk.refs[node] = Ref(name)
-        held.append((value, kinds[kind], tensor.detach()))
+        held.append((value, _HELD[kind], tensor.detach()))
     return held
 
 

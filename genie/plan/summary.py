@@ -238,7 +238,7 @@ def _entrypoints(
             else:
                 shown += f"always {clip(output.get('literal'))}"
             outputs.append(shown)
-        yield clip(name), f"({inputs}) -> {', '.join(outputs)}"
+        yield clip(name), f"({inputs}) -> {', '.join(outputs) or 'nothing'}"
 
 
 def _steps(data: Mapping[str, Any], sizes: _Sizes) -> Iterator[StepLine]:

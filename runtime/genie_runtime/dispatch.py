@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from genie_runtime.budget import Reservation
 from genie_runtime.core import Core
-from genie_runtime.ledger import Acceptance, RunKey
+from genie_runtime.ledger import Acceptance
+from genie_runtime.ledger_rules import RunKey
+from genie_runtime.mail import Wires
 from genie_runtime.outputs import StoredOutputs
 from genie_runtime.plans import InstalledPlan
-from genie_runtime.run import Run, Wires
+from genie_runtime.run import Run
 from genie_runtime.session import Session
 from genie_runtime.share import ShareRun
 from genie_schemas.errors import GenieError, GenieErrors
@@ -285,7 +287,7 @@ def report(run: Run) -> RunReport:
         total_us=max(totals.ended_ns - totals.started_ns, 0) // 1000,
         compute_us=sum(s.compute_ns for s in stats) // 1000,
         wait_us=sum(s.wait_ns for s in stats) // 1000,
-        transfer_us=totals.transfer_ns // 1000,
+        transfer_us=run.transfer_ns // 1000,
         peak_bytes={
             device: share.stats[-1].peak_bytes
             for device, share in run.shares.items()

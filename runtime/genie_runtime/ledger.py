@@ -135,7 +135,15 @@ class Ledger:
         published is accepted again without a new record: it may be recomputed for the sake of
         another daemon, but never published twice.
         """
-        with self._lock, self._transaction():
+        with self._lock:
+            acceptance = self._accept(key, threads)
+            if acceptance is not None and not acceptance.recorded:
+                self._active.add(key.run_id)  # before anybody else can look at the record
+        reach("accept.after_commit")
+        return acceptance
+
+    def _accept(self, key: RunKey, threads: int) -> Acceptance | None:
+        with self._transaction():
             row = self._row(key.run_id)
             if row is not None:
                 check_same(dict(row), key)
@@ -162,8 +170,6 @@ class Ledger:
                 ),
             )
             reach("accept.before_commit")
-        self._active.add(key.run_id)
-        reach("accept.after_commit")
         return Acceptance(key, self.epoch, attempt)
 
     def publish(self, acceptance: Acceptance, outputs: Sequence[OutputRecord]) -> StoredOutputs:

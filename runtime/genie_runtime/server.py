@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class ServerOptions:
     threads: int
     tls_dir: Path | None = None
     token_file: Path | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def check_exposure(self) -> None:
         """GEN0520 unless every address beyond loopback comes with TLS and a token."""

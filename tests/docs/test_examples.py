@@ -14,13 +14,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from genie.spec import load_spec
 from genie_schemas.args import decode
 from genie_schemas.plan import ComputeStep, FreeStep, LoadStep, Op, ReturnStep, TransferStep
 from tests.docs.pages import Block, blocks, leaves, options, read, section
 
-STEPS = {
+STEPS: dict[str, type[BaseModel]] = {
     "compute": ComputeStep,
     "free": FreeStep,
     "load": LoadStep,

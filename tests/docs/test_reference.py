@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 import genie_transport
+from genie.bench import SUITES
 from genie_runtime.config import Limits
 from genie_schemas import args, messages, plan, spec, verify
 from genie_schemas.errors import CODES
@@ -121,7 +122,7 @@ def test_every_key_of_the_spec_is_in_its_table() -> None:
     assert set(table) == set(actual)
     for key, default in actual.items():
         if isinstance(default, str | int) and not isinstance(default, bool):
-            shown = {30_000: "30s", 50: "50ms"}.get(default, default)  # type: ignore[call-overload]
+            shown = {"30000": "30s", "50": "50ms"}.get(str(default), str(default))
             assert f"`{shown}`" in table[key], key
 
 
@@ -203,6 +204,11 @@ def test_the_fields_of_a_status() -> None:
     spans = set(code_spans(section("docs/daemons.md", "## Status")))
     for model in (messages.StatusReply, messages.DeviceStatus, messages.ActiveRun):
         assert set(model.model_fields) <= spans
+
+
+def test_the_suites_of_the_benchmark() -> None:
+    cells = [row[0] for row in rows(read("docs/benchmarks/README.md"))]
+    assert [cell.strip("`") for cell in cells if cell] == list(SUITES)
 
 
 def test_the_limits_of_a_transfer_manager() -> None:

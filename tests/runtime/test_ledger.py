@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie_runtime import outputs
-from genie_runtime.ledger import Acceptance, Ledger, RunKey
+from genie_runtime.ledger import Acceptance, Ledger
+from genie_runtime.ledger_rules import RunKey
 from genie_runtime.outputs import OutputRecord
 from genie_schemas import constants
 from genie_schemas.errors import GenieError
@@ -116,7 +117,8 @@ def test_recomputing_a_recorded_run_publishes_nothing_again(ledger: Ledger) -> N
 
 def test_a_dead_process_gives_its_runs_free(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from genie_runtime.ledger import *;"
+        "import os, sys; from pathlib import Path; "
+        "from genie_runtime.ledger import Ledger; from genie_runtime.ledger_rules import RunKey;"
         f"l = Ledger(Path({str(tmp_path)!r})); l.accept(RunKey('run-1', 'sha256:plan', 'forward',"
         "'sha256:inputs'), 1);"
         "print('ready', flush=True); sys.stdin.read()"
