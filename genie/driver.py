@@ -166,7 +166,7 @@ def compile_model(
     """Compile `model` under `spec`; write plan and constants to `out` unless it is None.
 
     Raises GenieError for everything that is the user's to mend (GEN01xx spec, GEN02xx model,
-    GEN0324 device too small, GEN0330 … GEN0332 writing).
+    GEN0324 device too small, GEN0330 and GEN0331 writing).
     """
     parent = out.parent if out is not None and out.parent.is_dir() else None
     with tempfile.TemporaryDirectory(prefix=".genie-", dir=_writable(parent)) as scratch:

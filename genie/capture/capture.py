@@ -131,8 +131,9 @@ def capture(
     walk = _Walk(program, spec, shown, locate)
     inputs = _inputs(walk, model)
     used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
+    first = _first_names(model, program)
     names = {
-        item.arg.name: (item.kind, _first_name(model, program, str(item.target)))
+        item.arg.name: (item.kind, first.get(str(item.target), str(item.target)))
         for item in program.graph_signature.input_specs
         if item.kind in _HELD and item.arg.name in used
     }
@@ -201,13 +202,15 @@ def _flat_names(walk: _Walk, model: nn.Module) -> list[str]:
     return [*positional_only(model, walk.spec), *(str(name) for name in kwargs.context or ())]
 
 
-def _first_name(model: nn.Module, program: ExportedProgram, target: str) -> str:
-    """The first of the names that the model has for a tensor; export keeps the last of tied ones."""
-    tensor = program.state_dict.get(target)
+def _first_names(model: nn.Module, program: ExportedProgram) -> dict[str, str]:
+    """Name of a tensor → the first that the model has for it: export keeps the last of tied ones."""
     held = itertools.chain(
         model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
     )
-    return next((name for name, other in held if other is tensor), target)
+    first: dict[int, str] = {}
+    for name, tensor in held:
+        first.setdefault(id(tensor), name)
+    return {name: first.get(id(tensor), name) for name, tensor in program.state_dict.items()}
 
 
 _HELD = {

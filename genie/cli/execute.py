@@ -65,7 +65,7 @@ def command(
     is recorded, and asking again for it returns what is on record.
     """
     from genie.client import connect, load_plan
-    from genie.client.files import save_tensors
+    from genie.client.files import check_writable, save_tensors
     from genie.client.session import DEADLINE
     from genie_schemas.errors import ExitCode
 
@@ -77,6 +77,8 @@ def command(
     from genie.client.inputs import check_inputs
 
     check_inputs(loaded.installed.plan, entrypoint, inputs)
+    if output is not None:
+        check_writable(output)
     with connect(list(on) or None, tls_dir=tls_dir, token_file=token_file) as session:
         session.install(loaded)
         result = session.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -111,6 +112,8 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `genie` with `argv` (default: the process's arguments) and return its exit status."""
+    # gRPC's own log lines on stderr would stand between ours; its failures reach us as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         result: Any = cli.main(args=args, prog_name="genie", standalone_mode=False)

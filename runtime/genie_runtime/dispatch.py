@@ -253,7 +253,7 @@ class Dispatch:
             run
             for session in self._sessions()
             for run in list(session.runs.values())
-            if run.run_id == request.run_id
+            if run.run_id == request.run_id and not run.ended.is_set()
         ]
         if not found:
             raise GenieError(

@@ -130,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `genied` and return its exit status; errors go to stderr, without a traceback."""
     from genie_schemas.errors import ExitCode, GenieError
 
+    # gRPC's own log lines would stand between our JSON lines; its failures reach us as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         result = command.main(
             args=list(sys.argv[1:] if argv is None else argv),

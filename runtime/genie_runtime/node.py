@@ -189,6 +189,7 @@ class Node:
             )
             for session in sessions
             for run in list(session.runs.values())
+            if not run.ended.is_set()
         ]
         devices = []
         peak = 0
@@ -268,7 +269,8 @@ class Node:
             self.end_session(session, GenieError("GEN0510", "the daemon is shutting down"), _CLOSE)
         if self._reaper is not None:
             self._reaper.join(5.0)
-        self.core.close()
+        runs = [run for session in sessions for run in list(session.runs.values())]
+        self.core.close(lambda: all(run.freed.wait(_CLOSE) for run in runs))
 
 
 def _untold(session: Session) -> bool:

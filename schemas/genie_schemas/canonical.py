@@ -82,7 +82,7 @@ def _check_surrogates(text: str, value: Any) -> None:
 
 def _check_depth(value: Any) -> None:
     level: Iterable[Any] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         nested: list[Any] = []
         for item in level:
             if isinstance(item, dict):

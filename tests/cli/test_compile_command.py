@@ -64,11 +64,11 @@ def files(folder: Path) -> list[str]:
 
 
 def test_stages_are_the_driver_s() -> None:
-    assert compiling._STAGES == tuple(name for name, _ in STAGES)
+    assert tuple(name for name, _ in STAGES) == compiling._STAGES
 
 
 @pytest.mark.slow
-def test_compile_check_and_change(genie: Run, work: Path, capfd: Any) -> None:
+def test_compile_check_and_change(genie: Run, work: Path) -> None:
     """The plan is written, found equal, then found different: what a user's repository does."""
     made = genie("compile", "model.py", "--spec", "spec.yaml")
     assert made.code == 0
