@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -193,6 +194,8 @@ def _in_spec(error: GenieError, spec: LoadedSpec) -> GenieError:
 
 
 _CHILD_STAGES = ("model", "capture", "constants")
+_PATIENCE = 0.2
+"""Seconds between looks at whether the child still lives, while it announces nothing."""
 
 
 def _run_child(
@@ -226,9 +229,13 @@ def _run_child(
         items = json.loads(failed.read_text(encoding="utf-8"))
         errors = [_as_given(GenieError.from_json(item), loaded) for item in items]
         raise errors[0] if len(errors) == 1 else GenieErrors(errors)
-    if child.returncode != 0:
+    bug = request.scratch / "bug.json"
+    if bug.exists():
+        raise InternalError(json.loads(bug.read_text(encoding="utf-8")), stage="capture")
+    made = request.scratch / "graph.json"
+    if child.returncode != 0 or not made.exists():
         raise _died(child.returncode, str(request.model))
-    graph = from_data(json.loads((request.scratch / "graph.json").read_text(encoding="utf-8")))
+    graph = from_data(json.loads(made.read_text(encoding="utf-8")))
     fresh = request.scratch / "constants.safetensors"
     return graph, fresh if fresh.exists() else _need(loaded.weights), seconds
 
@@ -247,21 +254,40 @@ def _follow(
     """Hand over the request and time the child's stages from their announcements."""
     seconds: list[tuple[str, float]] = []
     started, stage = time.perf_counter(), "start"
-    with os.fdopen(read_end, encoding="utf-8") as announcements:
-        assert child.stdin is not None  # noqa: S101 - opened as a pipe above
-        try:
-            child.stdin.write(message)
-            child.stdin.close()
-        except BrokenPipeError:
-            pass  # it died: its exit status tells
-        for line in announcements:
-            now = time.perf_counter()
-            seconds.append((stage, now - started))
-            started, stage = now, line.strip()
-            progress(stage)
+    assert child.stdin is not None  # noqa: S101 - opened as a pipe above
+    try:
+        child.stdin.write(message)
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it died: its exit status tells
+    for line in _lines(read_end, child):
+        now = time.perf_counter()
+        seconds.append((stage, now - started))
+        started, stage = now, line
+        progress(stage)
     child.wait()
     seconds.append((stage, time.perf_counter() - started))
     return [s for s in seconds if s[0] in _CHILD_STAGES]
+
+
+def _lines(read_end: int, child: subprocess.Popen[str]) -> Iterator[str]:
+    """Lines of a pipe until its end, or until the child is gone.
+
+    The end alone does not do: a process that the user's code forked holds the pipe open.
+    """
+    pending = b""
+    try:
+        while True:
+            if select.select([read_end], [], [], _PATIENCE)[0]:
+                block = os.read(read_end, 4096)
+                if not block:
+                    return
+                *lines, pending = (pending + block).split(b"\n")
+                yield from (line.decode("utf-8", "replace") for line in lines)
+            elif child.poll() is not None:
+                return
+    finally:
+        os.close(read_end)
 
 
 def _died(status: int, shown: str) -> GenieError:

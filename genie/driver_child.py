@@ -11,10 +11,12 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from genie_schemas.errors import GenieError, GenieErrors
+from genie_schemas.errors.user_code import error_text
 
 
 def main() -> int:
@@ -32,6 +34,12 @@ def main() -> int:
         return 1
     except GenieError as error:
         _write(folder / "error.json", [error.to_json()])
+        return 1
+    except Exception as error:
+        # What the user's code raised was named above: this is a bug of ours, for the parent to say.
+        if os.environ.get("GENIE_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        _write(folder / "bug.json", f"{type(error).__name__}: {error_text(error)}")
         return 1
     return 0
 

@@ -73,6 +73,7 @@ class Daemons:
         name: str = "d0",
         *argv: str,
         listen: str | None = None,
+        device: str = "cpu:memory=1GiB",
         env: dict[str, str] | None = None,
         wait: bool = True,
     ) -> Daemon:
@@ -85,7 +86,7 @@ class Daemons:
                 [
                     *(sys.executable, "-m", "genie_runtime.main"),
                     *("--listen", endpoint, "--state-dir", str(self.folder / name)),
-                    *("--device", "cpu:memory=1GiB", "--threads", "1", *argv),
+                    *("--device", device, "--threads", "1", *argv),
                 ],
                 stdout=log,
                 stderr=log,

@@ -94,13 +94,14 @@ class _Walk:
         self.tuples: dict[fx.Node, tuple[Arg, ...]] = {}
         self.values: dict[str, Value] = {}
         self.nodes: list[Node] = []
-        self.written: dict[int, str] = {}
+        self.written: dict[int, tuple[str, fx.Node]] = {}
+        """Storage → the operator that first wrote to it, and its call."""
 
     def fail(self, code: str, node: fx.Node, message: str, cause: str, remedy: str) -> GenieError:
         module = module_of(node)
         where = f"in module {module!r}" if module else "in the model's own forward"
         place = self.locate(node) or Place(file=self.shown)
-        return GenieError(code, message, place, f"{where}: {cause}", remedy)
+        return GenieError(code, message, place, f"{where}: {cause}" if cause else where, remedy)
 
     def value(self, name: str, fake: torch.Tensor, storage: int) -> Value:
         made = Value(name, type_text(fake, self.symbols), storage)
@@ -142,13 +143,7 @@ def capture(
         if node.op == "call_function":
             _call(walk, node)
         elif node.op == "get_attr":
-            raise walk.fail(
-                "GEN0223",
-                node,
-                "the forward uses control-flow operators or a sub-graph",
-                f"{node.target} is a graph of its own",
-                "write the branch with torch.where",
-            )
+            raise _sub_graph(walk, node)
     outputs = _outputs(walk)
     _no_lost_mutation(walk, held)
     outputs = _drop_fresh_copies(walk, outputs)
@@ -167,6 +162,26 @@ def capture(
         tuple((path, type(m).__name__) for path, m in model.named_modules()),
     )
     return Captured(graph, tensors)
+
+
+def _sub_graph(walk: _Walk, node: fx.Node) -> GenieError:
+    """The error for a graph within the graph; `node` names it."""
+    user = next(iter(node.users), node)
+    if getattr(user.target, "__name__", "") == "wrap_with_autocast":
+        return walk.fail(
+            "GEN0223",
+            user,
+            "the forward turns autocast on",
+            "which kernels then run is decided while running, not in the graph",
+            "cast in the entry, with model.bfloat16() or model.half(), or cast the tensors there",
+        )
+    return walk.fail(
+        "GEN0223",
+        node,
+        "the forward uses control-flow operators or a sub-graph",
+        f"{node.target} is a graph of its own",
+        "write the branch with torch.where",
+    )
 
 
 def _inputs(walk: _Walk, model: nn.Module) -> list[Input]:
@@ -203,7 +218,7 @@ def _flat_names(walk: _Walk, model: nn.Module) -> list[str]:
 
 
 def _first_names(model: nn.Module, program: ExportedProgram) -> dict[str, str]:
-    """Name of a tensor → the first that the model has for it: export keeps the last of tied ones."""
+    """Name of a tensor → the first that the model has for it; export keeps the last of several."""
     held = itertools.chain(
         model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
     )
@@ -246,6 +261,8 @@ def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_He
             name = given[node.name]
         fake = node.meta["val"]
         try:
+            if fake.dtype == torch.complex128:
+                raise Unsupported("safetensors files hold no complex128")
             value = walk.value(name, fake, walk.storages.fresh(fake))
         except Unsupported as error:
             raise GenieError(
@@ -279,7 +296,8 @@ def _call(walk: _Walk, node: fx.Node) -> None:
             if name in ("aten.item.default", "aten._local_scalar_dense.default")
             else "GEN0223",
             node,
-            f"{name or node.target} takes a number out of a tensor or a size",
+            f"{name or getattr(node.target, '__name__', 'a call')} takes a number out of a tensor "
+            "or a size",
             "plans compute with tensors and integer sizes",
             "keep the value in a tensor",
         )
@@ -297,6 +315,14 @@ def _inactive(node: fx.Node, train: int) -> bool:
 def _operator(walk: _Walk, node: fx.Node, name: str, fake: Any) -> None:
     info = optable.lookup(name)
     shown = name or getattr(node.target, "__name__", str(node.target))
+    if info is None and not name:
+        raise walk.fail(
+            "GEN0223",
+            node,
+            f"the call of {shown} is not supported",
+            "torch.export leaves Python calls in the graph for torch.vmap and torch.func",
+            "write it with tensor operators, such as broadcasting instead of vmap",
+        )
     if info is None:
         raise walk.fail(
             "GEN0223",
@@ -336,7 +362,8 @@ def _operator(walk: _Walk, node: fx.Node, name: str, fake: Any) -> None:
     else:
         results = _results(walk, node, info, fakes)
     walk.nodes.append(Node(name, args, kwargs, tuple(results), module_of(node)))
-    _note_mutation(walk, walk.nodes[-1])
+    for written in mutated(walk.nodes[-1]):
+        walk.written.setdefault(walk.values[written].storage, (name, node))
 
 
 def _returns_its_operand(info: optable.OpInfo) -> bool:
@@ -362,12 +389,12 @@ def _results(
         if not isinstance(fake, torch.Tensor) or (several and i not in used):
             results.append(None)
             continue
-        storage = walk.storages.of(
-            fake, operands, copies=info.name == "aten.lift_fresh_copy.default"
-        )
+        copies = info.name == "aten.lift_fresh_copy.default"
         try:
+            storage = walk.storages.of(fake, operands, copies=copies)
             value = walk.value(walk.namer(base), fake, storage)
-        except Unsupported as error:
+        except (Unsupported, NotImplementedError) as error:
+            # Tensors without a storage: wrapped by torch.func, or of another layout.
             remedy = "use a dense tensor of a common dtype"
             message = f"{info.name} returns {error}"
             raise walk.fail("GEN0223", node, message, "", remedy) from None
@@ -391,21 +418,16 @@ def _unbacked(fake: torch.Tensor, symbols: Symbols) -> bool:
     return not free <= set(symbols.names)
 
 
-def _note_mutation(walk: _Walk, node: Node) -> None:
-    for name in mutated(node):
-        walk.written.setdefault(walk.values[name].storage, node.op)
-
-
 def _no_lost_mutation(walk: _Walk, held: list[_Held]) -> None:
     """Refuse graphs that write to the model's own tensors: export would lose it in silence."""
     for value, kind, _ in held:
-        op = walk.written.get(value.storage)
-        if op is not None:
+        if value.storage in walk.written:
+            op, node = walk.written[value.storage]
             what = "constant" if kind == "lifted" else kind
-            raise GenieError(
+            raise walk.fail(
                 "GEN0224",
+                node,
                 f"the forward writes to the {what} {value.name!r}",
-                Place(file=walk.shown),
                 f"{op} changes it, and a plan would forget the change after each run",
                 "call .eval() in the entry, or return the new value as an output",
             )
@@ -445,6 +467,14 @@ def _outputs(walk: _Walk) -> list[Output]:
         if isinstance(arg, fx.Node) and isinstance(arg.meta.get("val"), torch.SymInt):
             outputs.append(Output(name, None, walk.symbols.expr(arg.meta["val"])))
         elif isinstance(arg, fx.Node):
+            if arg not in walk.refs:
+                raise walk.fail(
+                    "GEN0223",
+                    arg,
+                    f"the output {name} is a number that follows from sizes",
+                    "outputs are tensors, whole numbers that follow from sizes, and constants",
+                    "compute it from the shape of an output instead",
+                )
             ref = walk.refs[arg]
             outputs.append(Output(name, ref.name if isinstance(ref, Ref) else None))
         elif isinstance(item.arg, ConstantArgument) and item.arg.value is not None:

@@ -12,7 +12,7 @@ from torch.utils._sympy import functions as symfn
 
 from genie_schemas.args import LAYOUTS, MEMORY_FORMATS, Arg, Named
 from genie_schemas.expr import Expr, parse
-from genie_schemas.types import FROM_TORCH
+from genie_schemas.types import FROM_TORCH, MAX_RANK
 
 
 class Unsupported(Exception):
@@ -120,6 +120,8 @@ def type_text(tensor: torch.Tensor, symbols: Symbols) -> str:
         raise Unsupported(f"the dtype {tensor.dtype}")
     if tensor.layout != torch.strided:
         raise Unsupported(f"the layout {tensor.layout}")
+    if tensor.dim() > MAX_RANK:
+        raise Unsupported(f"a tensor of {tensor.dim()} dimensions; plans have up to {MAX_RANK}")
     shape = ",".join(symbols.text(s) for s in tensor.shape)
     order = stride_order(tensor)
     braces = "" if order == tuple(range(tensor.dim())) else "{" + ",".join(map(str, order)) + "}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,12 +99,12 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
         for name, item in spec.inputs.items()
     }
     args, kwargs, shapes = _call(model, spec, dynamic)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _without_torchs_log():
         warnings.simplefilter("ignore")
         try:
             with _explicit(model, spec):
                 return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-        except Exception as error:
+        except BaseException as error:
             raise diagnose(error, model, (args, kwargs), path, shown, spec) from error
 
 
@@ -117,6 +118,18 @@ def _call(
     kwargs = {n: v for n, v in inputs.items() if n not in first}
     shapes = {n: dynamic.get(n) or None for n in inputs}
     return args, kwargs, shapes
+
+
+@contextmanager
+def _without_torchs_log() -> Iterator[None]:
+    """Keep torch from logging the traceback of a failure, which is told once, by us."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from genie_schemas.errors import GenieError, Place
-from genie_schemas.errors.user_code import user_error, user_place
+from genie_schemas.errors.user_code import error_text, user_error, user_place
 from genie_schemas.spec import Spec
 
 
 def diagnose(
-    error: Exception, model: nn.Module, call: Any, path: Path, shown: str, spec: Spec
+    error: BaseException, model: nn.Module, call: Any, path: Path, shown: str, spec: Spec
 ) -> GenieError:
     """What stands behind an exception of torch.export, by its kind, then by running eagerly."""
     place = user_place(error.__traceback__, path, shown) or Place(file=shown)
-    text = str(error)
+    text = error_text(error)
     kind = type(error).__name__
     if kind in ("GuardOnDataDependentSymNode", "PendingUnbackedSymbolNotFound") or (
         kind in ("UserError", "Unsupported", "RuntimeError", "TorchRuntimeError")
@@ -40,22 +40,34 @@ def diagnose(
     eager = _eager_failure(model, call)
     if eager is not None:
         return user_error(eager, path, shown, "the forward raised")
+    if kind == "UnsupportedOperatorException":
+        return GenieError(
+            "GEN0223",
+            f"the operator {_first_line(text)} is not supported",
+            place,
+            "torch cannot tell the shape of its result without running it",
+            "write it with other operators on dense tensors",
+        )
+    remedy = "write the line named above with tensor operators; "
+    if "not a known type" in text:
+        remedy = "return tensors, or tuples, lists, dicts and dataclasses of them; "
+    elif place.line is None:
+        remedy = "write the forward with tensor operators on dense tensors; "
     return GenieError(
         "GEN0222",
         "torch.export cannot capture the forward",
         place,
         f"{kind}: {_first_line(text)}",
-        "write the line named above with tensor operators; "
-        "docs/troubleshooting.md lists the usual cases",
+        remedy + "docs/troubleshooting.md lists the usual cases",
     )
 
 
-def _eager_failure(model: nn.Module, call: Any) -> Exception | None:
+def _eager_failure(model: nn.Module, call: Any) -> BaseException | None:
     args, kwargs = call
     try:
         with torch.no_grad():
             model(*args, **kwargs)
-    except Exception as error:
+    except BaseException as error:
         return error
     return None
 

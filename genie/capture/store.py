@@ -10,17 +10,30 @@ import torch
 from genie.graph.ir import Constant
 from genie_schemas import constants
 from genie_schemas.constants import ConstantFiles
-from genie_schemas.errors import GenieError
+from genie_schemas.errors import GenieError, Place
 from genie_schemas.types import parse_type
 
 
 def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write the tensors, sorted by name; the same tensors always give the same bytes."""
+    """Write the tensors, sorted by name; the same tensors always give the same bytes.
+
+    Raises GenieError GEN0330.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # A copy each: safetensors refuses tensors that share memory, such as slices of one parameter.
     plain = {name: tensors[name].clone() for name in sorted(tensors)}
-    save_file(plain, path)
+    try:
+        save_file(plain, path)
+    except (SafetensorError, OSError) as error:
+        raise GenieError(
+            "GEN0330",
+            "the constants cannot be written",
+            Place(file=str(path.parent)),
+            str(error),
+            "check the folder's permissions and the free space of its disk",
+        ) from None
 
 
 def same_tensors(weights: Path, held: Iterable[Constant]) -> bool:

@@ -106,7 +106,7 @@ def _run(request: dict[str, Any]) -> None:
     try:
         with torch.no_grad():
             result = call(model, inputs)
-    except Exception as error:
+    except BaseException as error:
         raise user_error(error, path, request["shown"], "the forward raised") from error
     leaves = named_leaves(result, lambda item: isinstance(item, torch.Tensor))
     save_file(

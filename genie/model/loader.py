@@ -35,7 +35,7 @@ def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.M
     _check_arguments(entry, spec.model.args, spec.model.entry, shown)
     try:
         model = entry(**spec.model.args)
-    except Exception as error:
+    except BaseException as error:
         raise user_error(error, path, shown, f"{spec.model.entry}() raised") from error
     if not isinstance(model, nn.Module):
         raise GenieError(
@@ -44,7 +44,14 @@ def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.M
             _place_of(entry, shown),
             remedy="return the module itself from the entry",
         )
-    _no_meta(model, shown)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise GenieError(
+            "GEN0203",
+            f"{spec.model.entry}() returned a TorchScript module, which cannot be captured",
+            _place_of(entry, shown),
+            remedy="return the Python module that it was made from",
+        )
+    _check_tensors(model, shown)
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -71,7 +78,7 @@ def _import(path: Path, shown: str) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() in a model file, too, is its failure
         raise user_error(error, path, shown, f"importing {shown} raised") from error
     return module
 
@@ -115,8 +122,18 @@ def _place_of(function: Any, shown: str) -> Place:
     return Place(file=shown, line=code.co_firstlineno if code else None)
 
 
-def _no_meta(model: nn.Module, shown: str) -> None:
+def _check_tensors(model: nn.Module, shown: str) -> None:
+    """Every tensor of the model holds dense values: GEN0205 or GEN0223 when one does not."""
     named = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in named if torch.nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise GenieError(
+            "GEN0205",
+            f"the model has {len(lazy)} parameters that are not initialised yet",
+            Place(file=shown),
+            f"the first is {lazy[0]}, of a lazy module",
+            "call the model once with an example in the entry, or give the sizes",
+        )
     meta = [name for name, tensor in named if tensor.is_meta]
     if meta:
         raise GenieError(
@@ -126,6 +143,16 @@ def _no_meta(model: nn.Module, shown: str) -> None:
             f"the first is {meta[0]}",
             "materialise it (to_empty) and load weights, or build it on the CPU",
         )
+    for name, tensor in named:
+        if tensor.is_quantized or tensor.layout != torch.strided:
+            kind = "quantised" if tensor.is_quantized else f"of the layout {tensor.layout}"
+            raise GenieError(
+                "GEN0223",
+                f"the model's tensor {name!r} cannot be carried by a plan",
+                Place(file=shown),
+                f"it is {kind}",
+                "convert it to a dense tensor of a common dtype in the entry",
+            )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -150,11 +177,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
             str(error),
             "write it with safetensors.torch.save_file",
         ) from None
-    expected = model.state_dict()
+    # A module's extra state may be any object; only tensors come from a weights file.
+    expected = {n: t for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
     problems = _differences(expected, state, path)
     if problems:
         raise GenieErrors(problems)
     model.load_state_dict(state, strict=False)
+
+
+def _memory(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Equal for tensors that are the same elements of the same memory."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
 
 
 def _differences(
@@ -162,11 +195,11 @@ def _differences(
 ) -> list[GenieError]:
     place = Place(file=str(path))
     # safetensors keeps one name of tied tensors: the others count as given with it.
-    given = {t.untyped_storage().data_ptr() for n, t in expected.items() if n in found}
+    given = {_memory(t) for n, t in expected.items() if n in found}
     problems = []
     for name, tensor in expected.items():
         if name not in found:
-            if tensor.untyped_storage().data_ptr() not in given:
+            if _memory(tensor) not in given:
                 close = difflib.get_close_matches(name, [*set(found) - set(expected)], 1)
                 remedy = f"did you mean {close[0]!r}?" if close else "save the whole state_dict"
                 message = f"the weights file has no {name!r}"

@@ -61,7 +61,9 @@ def diff_plans(a: ExecutionPlan, b: ExecutionPlan) -> Difference:
     """Compare two plans that the reader has accepted; they need not be verified."""
     digests = (a.plan_digest, b.plan_digest)
     if a.plan_digest == b.plan_digest:
-        aside = [n for n in ("provenance", "advisory") if getattr(a, n) != getattr(b, n)]
+        old, new = dict(a.provenance), dict(b.provenance)
+        aside = [f"provenance.{n}" for n in old if old[n] != new[n]]
+        aside += ["advisory"] if a.advisory != b.advisory else []
         return Difference(digests, (), tuple(aside))
     d = _Diff(a, b)
     _header(d)

@@ -18,8 +18,9 @@ _MARKS = {"added": "+", "removed": "-", "moved": ">", "changed": "~"}
 def difference_text(found: Difference, a: str, b: str) -> str:
     """The difference for people: one line a change, grouped by part, newline at the end."""
     if found.equal:
-        note = f"; {' and '.join(found.aside)} differ, which nobody executes" if found.aside else ""
-        return f"equal: {short_digest(found.digests[0])}{note}\n"
+        verb = "differs" if len(found.aside) == 1 else "differ"
+        note = f"; only {' and '.join(found.aside)} {verb}, outside of the digest"
+        return f"equal: {short_digest(found.digests[0])}{note if found.aside else ''}\n"
     lines = [f"{a} ({short_digest(found.digests[0])}) -> {b} ({short_digest(found.digests[1])})"]
     groups: dict[str, list[Change]] = {}
     for change in found.changes:

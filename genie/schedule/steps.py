@@ -148,7 +148,8 @@ class _Scheduler:
             if output.value is None:
                 continue
             name = self.keys.get(output.value, output.value)
-            device = self.where.get(name, self.default)
+            loaded = sorted(device for key, device in self.loaded if key == name)
+            device = self.where.get(name) or next(iter(loaded), self.default)
             step = f"{name}/return@{device}"
             if any(s.id == step for s in self.steps):
                 continue

@@ -43,7 +43,7 @@ def read_secret(path: Path) -> bytes:
         raise unusable(
             path, error.strerror or str(error), "name the file that `genie auth init` wrote"
         ) from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise unusable(path, "it is no regular file", "name a file")
@@ -53,7 +53,9 @@ def read_secret(path: Path) -> bytes:
                 f"its mode is {stat.S_IMODE(info.st_mode):04o}, so others may know it",
                 f"chmod 600 {path.name}, and make new credentials if others may have read it",
             )
-        data = file.read(_MAX + 1)
+        data = os.read(fd, _MAX + 1)
+    finally:
+        os.close(fd)
     if len(data) > _MAX:
         raise unusable(path, f"it is larger than {_MAX >> 10} KiB", "name the right file")
     return data

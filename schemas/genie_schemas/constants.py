@@ -194,7 +194,7 @@ class ConstantFiles:
         except UnicodeEncodeError:
             raise _bad(path, "its name is no text") from None
         except OSError as error:
-            if path.is_symlink():
+            if os.path.islink(path):
                 raise GenieError(
                     "GEN0317",
                     f"{name} is a symbolic link",
@@ -225,4 +225,4 @@ class ConstantFiles:
 def missing_sources(folder: Path, sources: Iterator[str]) -> list[str]:
     """File names among `sources` that `folder` does not hold, sorted."""
     files = {source.partition("#")[0] for source in sources}
-    return sorted(name for name in files if not (folder / name).is_file())
+    return sorted(name for name in files if not os.path.isfile(folder / name))

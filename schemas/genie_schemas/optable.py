@@ -76,7 +76,6 @@ HIDDEN_MUTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aten.batch_norm.default": ("training", ("running_mean", "running_var")),
     "aten.instance_norm.default": ("use_input_stats", ("running_mean", "running_var")),
     "aten.native_batch_norm.default": ("training", ("running_mean", "running_var")),
-    "aten._batch_norm_impl_index.default": ("training", ("running_mean", "running_var")),
     "aten.rrelu_with_noise.default": ("training", ("noise",)),
 }
 """Overloads that write to arguments although their schema does not say so: the flag that turns it

@@ -18,8 +18,10 @@ from genie_schemas.plan import FORMAT, FORMAT_VERSION, ExecutionPlan
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ERRORS = 20
+MAX_NAME = 300
+"""Of a longer key, an error shows the beginning."""
 
-_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 
 
 def read_plan(text: str | bytes, file: str | None = None) -> ExecutionPlan:
@@ -131,7 +133,8 @@ def _schema_errors(error: ValidationError, file: str | None) -> GenieErrors:
     for item in error.errors(include_url=False)[:MAX_ERRORS]:
         path = ""
         for part in item["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+            text = f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+            path += text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"
         found.append(_schema_error(item, path, file))
     return GenieErrors(found)
 

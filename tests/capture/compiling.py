@@ -73,7 +73,7 @@ class Compiled:
         return [op.op for program in self.plan.programs.values() for op in program.ops]
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the reference interpreter makes of the plan; the caller's tensors stay as they are."""
+        """What the reference interpreter makes of the plan; the caller keeps its tensors."""
         return Interpreter(self.plan, self.folder).run(inputs)
 
 

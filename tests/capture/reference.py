@@ -36,6 +36,13 @@ from genie_schemas.verify.dataflow import type_of
 DTYPE = {name: getattr(torch, spelled) for name, (spelled, _) in DTYPES.items()}
 
 
+class Undeclared(Exception):
+    """A program computes something else, or holds more, than it declares: only running it tells.
+
+    Everything else that this interpreter asserts is what a verified plan promises.
+    """
+
+
 def shaped(flat: Tensor, text: str, dims: Mapping[str, int]) -> Tensor:
     """The dense tensor of this type over the elements of `flat`."""
     kind = parse_type(text)
@@ -45,8 +52,8 @@ def shaped(flat: Tensor, text: str, dims: Mapping[str, int]) -> Tensor:
 def densified(tensor: Tensor, text: str, dims: Mapping[str, int]) -> Tensor:
     """A fresh tensor of exactly this type with the elements of `tensor`."""
     kind = parse_type(text)
-    assert tensor.dtype == DTYPE[kind.dtype], (tensor.dtype, text)
-    assert tuple(tensor.shape) == kind.sizes(dims), (tuple(tensor.shape), text, dict(dims))
+    if tensor.dtype != DTYPE[kind.dtype] or tuple(tensor.shape) != kind.sizes(dims):
+        raise Undeclared(f"{tensor.dtype}{list(tensor.shape)} is no {text} at {dict(dims)}")
     fresh = torch.empty_strided(kind.sizes(dims), kind.strides(dims), dtype=tensor.dtype)
     return fresh.copy_(tensor)
 
@@ -169,7 +176,8 @@ class Interpreter:
             assert name not in self.values[step.device]
             self.values[step.device][name] = value
         declared = parse(program.scratch_bytes).evaluate(self.dims)
-        assert most <= max(declared, 0), f"{step.id} held {most} bytes and declares {declared}"
+        if most > max(declared, 0):
+            raise Undeclared(f"{step.id} held {most} bytes and declares {declared}")
         self.peaks[step.device] = max(self.peaks.get(step.device, 0), held + most)
         assert self.peaks[step.device] <= self.plan.devices[step.device].needs, step.id
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.capture.compiling import with_forward
 
@@ -394,7 +394,7 @@ def channels_last_weights() -> nn.Module:
 def channels_last_values(self: Any, x: Tensor) -> Any:
     x = x.contiguous(memory_format=torch.channels_last)
     y = self.conv(x)
-    return y.mean((2, 3)), y, y.flatten(1), F.adaptive_avg_pool2d(y, 2)
+    return y.mean((2, 3)), y, y.flatten(1), functional.adaptive_avg_pool2d(y, 2)
 
 
 @function({"x": ("float32", ["b", 6]), "y": ("float32", ["b", 6])}, lin=linear)
@@ -445,7 +445,7 @@ def symbolic_shapes(self: Any, x: Tensor) -> Any:
 
 @function(GRID)
 def slices_by_size(self: Any, x: Tensor) -> Any:
-    b, n, _ = x.shape
+    n = x.shape[1]
     line = torch.arange(64.0)[None, :n]
     return x[:, : n - 2], x[:, 1:], x[:, -1], x[:, :n, None] + line[..., None, None]
 
@@ -480,7 +480,7 @@ def empty_tensors(self: Any, x: Tensor) -> Any:
 @function({"x": ("float32", ["b", "n"])})
 def min_max_sizes(self: Any, x: Tensor) -> Any:
     b, n = x.shape
-    pad = F.pad(x, (1, n % 3 + 1))
+    pad = functional.pad(x, (1, n % 3 + 1))
     return pad, x.unfold(1, 1, 1), x.reshape(-1)[: max(b, n)], x.view(-1)[::2]
 
 
@@ -540,7 +540,7 @@ def several_results(self: Any, x: Tensor) -> Any:
     _, where = x.max(1)
     a, _, c = x.split([1, 2, 3], 1)
     first, *_ = x.unbind(1)
-    low, high = torch.aminmax(x)
+    _, high = torch.aminmax(x)
     mean = torch.var_mean(x, 1)[1]
     return values, where, a, c, first, high, mean, x.sort(1).indices, x.cummax(1)[0]
 
@@ -599,10 +599,10 @@ def scaled_dot_product(self: Any, x: Tensor) -> Any:
     q = x.view(x.shape[0], 5, 2, 4).transpose(1, 2)
     bias = x[0, :, :5]
     return (
-        F.scaled_dot_product_attention(q, q, q),
-        F.scaled_dot_product_attention(q, q, q, is_causal=True),
-        F.scaled_dot_product_attention(q, q, q, attn_mask=torch.ones(5, 5).tril() > 0),
-        F.scaled_dot_product_attention(q, q, q, attn_mask=bias, scale=0.3),
+        functional.scaled_dot_product_attention(q, q, q),
+        functional.scaled_dot_product_attention(q, q, q, is_causal=True),
+        functional.scaled_dot_product_attention(q, q, q, attn_mask=torch.ones(5, 5).tril() > 0),
+        functional.scaled_dot_product_attention(q, q, q, attn_mask=bias, scale=0.3),
     )
 
 
@@ -665,16 +665,16 @@ def vision_mix() -> nn.Module:
 
 @function(IMAGE)
 def resampling(self: Any, x: Tensor) -> Any:
-    grid = F.affine_grid(torch.eye(2, 3).expand(x.shape[0], 2, 3), [x.shape[0], 3, 4, 4])
+    grid = functional.affine_grid(torch.eye(2, 3).expand(x.shape[0], 2, 3), [x.shape[0], 3, 4, 4])
     return (
-        F.interpolate(x, scale_factor=2, mode="nearest"),
-        F.interpolate(x, size=(5, 7), mode="bilinear", align_corners=False),
-        F.interpolate(x, size=(4, 4), mode="bicubic", antialias=True),
-        F.grid_sample(x, grid, align_corners=False),
-        F.pad(x, (1, 2, 3, 4)),
-        F.pad(x, (1, 1, 1, 1), mode="circular"),
-        F.unfold(x, 3).shape[0] * x[0, 0, 0, 0],
-        F.avg_pool2d(x, 2, count_include_pad=False),
+        functional.interpolate(x, scale_factor=2, mode="nearest"),
+        functional.interpolate(x, size=(5, 7), mode="bilinear", align_corners=False),
+        functional.interpolate(x, size=(4, 4), mode="bicubic", antialias=True),
+        functional.grid_sample(x, grid, align_corners=False),
+        functional.pad(x, (1, 2, 3, 4)),
+        functional.pad(x, (1, 1, 1, 1), mode="circular"),
+        functional.unfold(x, 3).shape[0] * x[0, 0, 0, 0],
+        functional.avg_pool2d(x, 2, count_include_pad=False),
     )
 
 
@@ -689,7 +689,7 @@ def embeddings() -> nn.Module:
 
         def forward(self, ids: Tensor) -> Any:
             offsets = torch.arange(0, ids.numel() + 1, 5)
-            hot = F.one_hot(ids, 12)
+            hot = functional.one_hot(ids, 12)
             return self.words(ids), self.bags(ids), self.sums(ids.reshape(-1), offsets), hot
 
     torch.manual_seed(0)
@@ -745,6 +745,6 @@ def strided(self: Any, x: Tensor) -> Any:
 
 @function(VECTOR, lin=linear)
 def dropout_everywhere(self: Any, x: Tensor) -> Any:
-    y = F.dropout(self.lin(x), 0.5, self.training)
-    y = F.dropout(y, 0.0, True) + F.alpha_dropout(x, 0.5, False)
-    return F.dropout(y, 0.3, training=False, inplace=True)
+    y = functional.dropout(self.lin(x), 0.5, self.training)
+    y = functional.dropout(y, 0.0, True) + functional.alpha_dropout(x, 0.5, False)
+    return functional.dropout(y, 0.3, training=False, inplace=True)

@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -130,33 +128,20 @@ def test_runs_over_the_same_daemons_in_opposite_order_do_not_block(
 
 def test_a_plan_too_large_for_the_device_is_refused(daemons: Daemons, tmp_path: Path) -> None:
     made = slow(tmp_path, ops=2)
-    daemon = daemons.start("d0", "--device", "cpu:memory=1MiB")
-    # d1 is the small one: it is offered second, so bind the plan there by offering it alone.
-    assert [d.memory_bytes for d in status(daemon.endpoint).devices] == [1 << 30, 1 << 20]
-    with connect(daemon.endpoint) as session:
-        session.install(made.path)
-    with connect(devices=["cpu:memory=1MiB"]) as session, pytest.raises(GenieError) as caught:
-        session.install(made.path)
-    assert caught.value.code == "GEN0412"
-    assert "MiB" in caught.value.message
+    daemon = daemons.start(device="cpu:memory=1MiB")
+    assert [d.memory_bytes for d in status(daemon.endpoint).devices] == [1 << 20]
+    for session in (connect(daemon.endpoint), connect(devices=["cpu:memory=1MiB"])):
+        with session, pytest.raises(GenieError) as caught:
+            session.install(made.path)
+        assert caught.value.code == "GEN0412"
+        assert "MiB" in caught.value.message
 
 
 def test_a_run_waits_for_memory_that_another_holds(tmp_path: Path, daemons: Daemons) -> None:
     made = slow(tmp_path, ops=100)
     needs = made.plan.devices["d0"].needs
-    daemon = daemons.start("d0", "--device", "cpu:memory=1GiB")
     tight = needs + (1 << 20)  # room for one run at a time
-    daemon.stop()
-    with (daemon.folder / "d0.log").open("ab") as log:
-        daemon.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "genie_runtime.main", "--listen", daemon.endpoint),
-                *("--state-dir", str(daemon.state_dir), "--device", f"cpu:memory={tight}B"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    until(lambda: Path(daemon.endpoint.removeprefix("unix://")).exists())
+    daemon = daemons.start(device=f"cpu:memory={tight}B")
     x = np.eye(512, dtype=np.float32)
     outcomes: list[str] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ LEFT_OUT = {"recurrent", "no_parameters", "no_dims", "vision_mix", "resampling",
 NAMES = [n for n in ZOO if n not in LEFT_OUT and not n.startswith("dtype_")]
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(name: str) -> Compiled:
     torch.backends.mha.set_fastpath_enabled(False)
     model, inputs = ZOO[name]()

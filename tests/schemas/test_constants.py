@@ -191,7 +191,8 @@ def test_unknown_tensor_and_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../out.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ".", "", "a\0b", "a\\b"]
+    "name",
+    ["../out.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ".", "", "a\0b", "a\\b"],
 )
 def test_names_that_leave_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "in").mkdir()
@@ -232,7 +233,9 @@ def test_a_cut_file(tmp_path: Path) -> None:
 
 @given(raw=st.binary(max_size=120))
 @settings(max_examples=50)
-def test_any_bytes_are_refused_or_read(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+def test_any_bytes_are_refused_or_read(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes
+) -> None:
     folder = tmp_path_factory.getbasetemp()
     (folder / "any.safetensors").write_bytes(raw)
     assert code_of(folder, "any.safetensors#a") == "GEN0316"

@@ -118,8 +118,9 @@ def test_hidden_mutations_really_happen(name: str) -> None:
     bound = {a.name: given.get(a.name) for a in info.args if a.name in given or not a.optional}
     before = {n: given[n].clone() for n in written}  # type: ignore[attr-defined]
     packet, overload = name.split(".")[1:]
-    positional = [bound[a.name] for a in info.args if a.name in bound and not a.keyword_only]
-    getattr(getattr(A, packet), overload)(*positional)
+    first, *others = [a.name for a in info.args if a.name in bound]
+    function = getattr(getattr(A, packet), overload)
+    function(bound[first], **{n: bound[n] for n in others})
     assert all(not torch.equal(before[n], given[n]) for n in written)  # type: ignore[arg-type]
     assert info.mutated(bound) == written
     assert info.mutated({**bound, flag: False}) == ()

@@ -9,6 +9,10 @@ from types import TracebackType
 
 from genie_schemas.errors._base import GenieError, Place
 
+MAX_TEXT = 2000
+SHOWN_FRAMES = 4
+"""Of a long chain of calls, how many are shown at each end."""
+
 
 def user_place(trace: TracebackType | None, path: Path, shown: str) -> Place | None:
     """The innermost frame of `path` in a traceback, else of its folder, with its source line."""
@@ -41,6 +45,15 @@ def _syntax_place(error: SyntaxError, path: Path, shown: str) -> Place | None:
     return Place(name, error.lineno, max(1, error.offset or 1), text)
 
 
+def error_text(error: BaseException) -> str:
+    """What an exception says, shortened; its own __str__ may fail."""
+    try:
+        text = str(error)
+    except Exception:
+        return "(its text cannot be shown)"
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"
+
+
 def user_error(error: BaseException, path: Path, shown: str, what: str) -> GenieError:
     """GEN0202 for an exception of the user's own code, with the user's frames as its cause."""
     if isinstance(error, SyntaxError):
@@ -56,9 +69,12 @@ def user_error(error: BaseException, path: Path, shown: str, what: str) -> Genie
         if Path(frame.filename).resolve() == path.resolve()
     ]
     lines = [f"{shown}:{f.lineno} in {f.name}" for f in frames]
+    if len(lines) > 2 * SHOWN_FRAMES:
+        left_out = f"({len(lines) - 2 * SHOWN_FRAMES} more)"
+        lines = [*lines[:SHOWN_FRAMES], left_out, *lines[-SHOWN_FRAMES:]]
     return GenieError(
         "GEN0202",
-        f"{what} {type(error).__name__}: {error}",
+        f"{what} {type(error).__name__}: {error_text(error)}".removesuffix(": "),
         user_place(error.__traceback__, path, shown) or Place(file=shown),
         " → ".join(lines) or None,
         "run the file with Python and mend it there first",

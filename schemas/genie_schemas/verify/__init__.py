@@ -2,8 +2,8 @@
 
 `genie_schemas.reader` has checked header, schema and digest before; here, in order: names and
 single assignment, entry points, definition before use and transfers, operators, memory, policies.
-Each stage needs what the stages before it established, so the first stage with errors ends the walk;
-all errors of that stage are reported at once.
+Each stage needs what the stages before it established, so the first stage with errors ends the
+walk; all errors of that stage are reported at once.
 """
 
 from __future__ import annotations

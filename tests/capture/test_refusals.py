@@ -1,0 +1,276 @@
+"""What cannot be captured: the code, the user's line, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+
+from genie.capture.capture import capture
+from genie.capture.exporter import export
+from genie.capture.locate import Locator
+from genie.model.loader import load_model
+from genie_schemas.errors import GenieError
+from genie_schemas.spec import Spec
+from tests.capture.compiling import spec_of
+
+HEAD = "import math\nimport torch\nfrom torch import nn\n\n\n"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A forward (and what surrounds it) with the error that it must give.
+
+    `line` is a piece of the source line that the error must point at; None when torch tells none.
+    """
+
+    code: str
+    forward: str
+    line: str | None = None
+    says: str = ""
+    init: str = "pass"
+    before: str = ""
+    build: str = "return M().eval()"
+
+
+REFUSALS = {
+    "batch_norm_in_training": Refusal(
+        "GEN0224",
+        "return self.norm(x)",
+        "return self.norm(x)",
+        "running_mean",
+        init="self.norm = nn.BatchNorm1d(6)",
+        build="return M().train()",
+    ),
+    "dropout_in_training": Refusal(
+        "GEN0225",
+        "return self.drop(x)",
+        "return self.drop(x)",
+        "dropout",
+        init="self.drop = nn.Dropout(0.5)",
+        build="return M().train()",
+    ),
+    "random_numbers": Refusal("GEN0225", "y = x * 2\nreturn y + torch.rand_like(x)", "rand_like"),
+    "drawing_by_chance": Refusal("GEN0225", "return torch.bernoulli(x.sigmoid())", "bernoulli"),
+    "counting_buffer": Refusal(
+        "GEN0224",
+        "self.count.add_(1)\nreturn x + self.count",
+        "self.count.add_(1)",
+        "the buffer 'count'",
+        init="self.register_buffer('count', torch.zeros(6))",
+    ),
+    "reassigned_buffer": Refusal(
+        "GEN0224",
+        "self.count = self.count + 1\nreturn x + self.count",
+        None,
+        "the buffer 'count'",
+        init="self.register_buffer('count', torch.zeros(6))",
+    ),
+    "parameter_through_a_view": Refusal(
+        "GEN0224",
+        "self.w[0].mul_(2)\nreturn x + self.w[0]",
+        "self.w[0].mul_(2)",
+        "the parameter 'w'",
+        init="self.w = nn.Parameter(torch.ones(2, 6))",
+    ),
+    "cache_outside_of_the_module": Refusal(
+        "GEN0224",
+        "self.cache.keys[0].copy_(x.sum(0))\nreturn x @ self.cache.keys",
+        "self.cache.keys[0].copy_",
+        "the constant",
+        before="class Cache:\n    def __init__(self):\n        self.keys = torch.zeros(6, 6)\n",
+        init="self.cache = Cache()",
+    ),
+    "data_dependent_if": Refusal(
+        "GEN0220", "if x.sum() > 0:\n    return x\nreturn -x", "if x.sum() > 0:", "torch.where"
+    ),
+    "item": Refusal("GEN0220", "return x * x.sum().item()", "item()"),
+    "tolist": Refusal("GEN0220", "return x * x[0].tolist()[0]", "tolist()"),
+    "size_from_data": Refusal("GEN0220", "n = int(x.sum())\nreturn x[:n]", "n = int(x.sum())"),
+    "boolean_mask": Refusal("GEN0226", "return x[x > 0]", "x[x > 0]", "depends on data"),
+    "nonzero": Refusal("GEN0226", "return torch.nonzero(x)", "nonzero"),
+    "unique": Refusal("GEN0226", "return torch.unique(x)", "unique"),
+    "fixed_view": Refusal("GEN0221", "return x.view(2, 6) * 2", None, "write 2 into the shape"),
+    "divisible": Refusal("GEN0221", "return x.view(-1, 4)", None, "(6*b) % 4"),
+    "square_root_of_a_size": Refusal(
+        "GEN0221", "return x * math.sqrt(x.shape[0])", None, "fixed b to 2"
+    ),
+    "upper_bound": Refusal(
+        "GEN0221", "y = torch.zeros(5, 6)\nreturn y[: x.shape[0]] + x", None, "b: {max: 5}"
+    ),
+    "conditional": Refusal(
+        "GEN0223",
+        "return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))",
+        "torch.cond",
+        "torch.where",
+    ),
+    "custom_operator": Refusal(
+        "GEN0223",
+        "return torch.ops.genie_tests.twice(x)",
+        "torch.ops.genie_tests.twice",
+        "allow-list",
+        before=(
+            "if not hasattr(torch.ops.genie_tests, 'twice'):\n"
+            "    @torch.library.custom_op('genie_tests::twice', mutates_args=())\n"
+            "    def twice(x: torch.Tensor) -> torch.Tensor:\n"
+            "        return x * 2\n"
+            "    twice.register_fake(torch.empty_like)\n"
+        ),
+    ),
+    "sparse_operator": Refusal("GEN0223", "return x.to_sparse()", "x.to_sparse()", "dense"),
+    "autocast": Refusal(
+        "GEN0223",
+        "with torch.autocast('cpu', dtype=torch.bfloat16):\n    y = x @ x.t()\nreturn y",
+        None,
+        "autocast on",
+    ),
+    "vmap": Refusal("GEN0223", "return torch.vmap(lambda r: r * 2)(x)", "torch.vmap", "broadcast"),
+    "functional_gradient": Refusal(
+        "GEN0223", "return torch.func.grad(lambda r: (r * r).sum())(x)", None, "TensorWrapper"
+    ),
+    "storage_replaced": Refusal(
+        "GEN0223", "y = x * 2\ny.set_(torch.ones(3))\nreturn y", "y.set_", "aten.set_"
+    ),
+    "resized": Refusal("GEN0223", "y = torch.ones(3)\ny.resize_(6)\nreturn x + y", "y.resize_"),
+    "rank": Refusal("GEN0223", "return x.view(-1, *[1] * 20, 6)", "x.view", "22 dimensions"),
+    "dtype": Refusal("GEN0223", "return x.to(torch.float8_e4m3fnuz)", "x.to", "e4m3fnuz"),
+    "float_of_a_size": Refusal("GEN0223", "return x * x.shape[0] ** 0.5", "x.shape[0] ** 0.5"),
+    "bool_of_a_size": Refusal("GEN0223", "return x, x.shape[0] > 3", None, "output.1"),
+    "numpy": Refusal("GEN0222", "return torch.from_numpy(x.numpy())", "x.numpy()"),
+    "plain_data": Refusal("GEN0222", "return x.data * 2", None, "fake tensor"),
+    "unknown_result_class": Refusal(
+        "GEN0222",
+        "return Out(x)",
+        None,
+        "tuples, lists, dicts and dataclasses",
+        before="class Out:\n    def __init__(self, x):\n        self.x = x\n",
+    ),
+    "nothing_returned": Refusal("GEN0227", "x + 1", None, "returns no tensor"),
+    "number_returned": Refusal("GEN0227", "return {'a': 3, 'b': None}", None, "returns no tensor"),
+    "forward_raises": Refusal("GEN0202", "raise ValueError('bad')", "raise ValueError", "bad"),
+    "shapes_do_not_fit": Refusal("GEN0202", "return x @ torch.ones(5, 5)", "x @ torch.ones(5, 5)"),
+    "forward_exits": Refusal("GEN0202", "raise SystemExit(0)", "raise SystemExit", "SystemExit"),
+    "forward_interrupts": Refusal("GEN0202", "raise KeyboardInterrupt", "raise Key", "Interrupt"),
+    "endless_recursion": Refusal("GEN0202", "return self.forward(x)", "self.forward(x)", " more)"),
+    "unprintable_error": Refusal(
+        "GEN0202",
+        "raise Odd",
+        "raise Odd",
+        "cannot be shown",
+        before="class Odd(Exception):\n    def __str__(self):\n        raise RuntimeError\n",
+    ),
+    "entry_raises": Refusal("GEN0202", "return x", "raise ValueError", build="raise ValueError(3)"),
+    "entry_exits": Refusal("GEN0202", "return x", "raise SystemExit", build="raise SystemExit(2)"),
+    "entry_recurses": Refusal("GEN0202", "return x", "return build()", build="return build()"),
+    "import_raises": Refusal("GEN0202", "return x", "1 / 0", before="1 / 0\n"),
+    "import_exits": Refusal("GEN0202", "return x", "sys.exit()", before="import sys\nsys.exit()\n"),
+    "import_is_missing": Refusal(
+        "GEN0202", "return x", "import no_such", before="import no_such\n"
+    ),
+    "syntax": Refusal("GEN0202", "return (x", "return (x", "never closed"),
+    "no_module": Refusal("GEN0203", "return x", "def build", "returned int", build="return 42"),
+    "script": Refusal(
+        "GEN0203", "return x", "def build", "TorchScript", build="return torch.jit.script(M())"
+    ),
+    "meta_device": Refusal(
+        "GEN0205", "return self.l(x)", None, "meta", init="self.l = nn.Linear(6, 6, device='meta')"
+    ),
+    "lazy_module": Refusal(
+        "GEN0205", "return self.l(x)", None, "not initialised", init="self.l = nn.LazyLinear(6)"
+    ),
+    "sparse_buffer": Refusal(
+        "GEN0223",
+        "return x @ self.s",
+        None,
+        "sparse_coo",
+        init="self.register_buffer('s', torch.eye(6).to_sparse())",
+    ),
+    "quantised_buffer": Refusal(
+        "GEN0223",
+        "return x + self.q.dequantize()",
+        None,
+        "quantised",
+        init=(
+            "q = torch.quantize_per_tensor(torch.ones(6), 1, 0, torch.qint8)\n"
+            "self.register_buffer('q', q)"
+        ),
+    ),
+    "wide_complex_buffer": Refusal(
+        "GEN0223",
+        "return x * self.c",
+        None,
+        "complex128",
+        init="self.register_buffer('c', torch.ones(6, dtype=torch.complex128))",
+    ),
+    "another_parameter_name": Refusal(
+        "GEN0206",
+        "return x",
+        None,
+        "did you mean 'xx'",
+        build="class N(M):\n    def forward(self, xx):\n        return xx\nreturn N()",
+    ),
+    "only_positions": Refusal(
+        "GEN0206",
+        "return x",
+        None,
+        "no parameter 'x'",
+        build="class N(M):\n    def forward(self, *args):\n        return args[0]\nreturn N()",
+    ),
+    "a_parameter_more": Refusal(
+        "GEN0206",
+        "return x",
+        None,
+        "needs 'mask'",
+        build="class N(M):\n    def forward(self, x, mask):\n        return x\nreturn N()",
+    ),
+}
+
+
+def source(case: Refusal) -> str:
+    init, forward = indent(dedent(case.init), " " * 8), indent(dedent(case.forward), " " * 8)
+    return (
+        f"{HEAD}{case.before}\n\nclass M(nn.Module):\n    def __init__(self):\n"
+        f"        super().__init__()\n{init}\n\n    def forward(self, x):\n{forward}\n\n\n"
+        f"def build():\n{indent(case.build, '    ')}\n"
+    )
+
+
+def attempt(path: Path, spec: Spec) -> None:
+    """Load and capture a model file as the compiler's child process does."""
+    model = load_model(path, "model.py", spec, None)
+    program = export(model, spec, path, "model.py")
+    capture(model, program, spec, "model.py", Locator(model, spec, path, "model.py"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusal(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    case = REFUSALS[name]
+    path = tmp_path / "model.py"
+    path.write_text(source(case))
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    with pytest.raises(GenieError) as caught:
+        attempt(path, spec_of({"x": ("float32", ["b", 6])}))
+    error = caught.value
+    assert error.code == case.code, str(error)
+    assert case.says in str(error)
+    assert error.remedy
+    assert error.place is not None
+    assert len(str(error)) < 4000
+    assert " at 0x" not in str(error)
+    assert str(tmp_path) not in str(error)
+    if case.line is not None:
+        assert error.place.file == "model.py"
+        lines = path.read_text().splitlines()
+        assert error.place.line is not None, str(error)
+        assert case.line in lines[error.place.line - 1]
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.out + shown.err
