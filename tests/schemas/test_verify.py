@@ -571,13 +571,13 @@ def a_device_that_is_too_small(plan: Data) -> None:
     plan["devices"]["d1"]["memory_bytes"] = 1
 
 
-@attack("GEN0319")
+@attack("GEN0325")
 def a_state_that_is_not_required(plan: Data) -> None:
     state = {"type": "f32[4]", "device": "d0", "initial": "zeros", "version": 0}
     plan["state"]["kv"] = {**state, "update": "append"}
 
 
-@attack("GEN0319")
+@attack("GEN0325")
 def a_loop_that_is_not_required(plan: Data) -> None:
     plan["loops"]["g"] = {"entry": "forward", "body": "forward", "carry": [], "until": "x"}
 

@@ -30,7 +30,7 @@ def _features(plan: ExecutionPlan) -> list[GenieError]:
     used = {"compute.aten": bool(plan.programs), "state.kv": bool(plan.state)}
     used["loop.generate"] = bool(plan.loops)
     return [
-        problem("GEN0319", "requires", f"the plan uses {feature} and does not require it")
+        problem("GEN0325", "requires", f"the plan uses {feature} and does not require it")
         for feature, wanted in used.items()
         if wanted and feature not in plan.requires
     ]

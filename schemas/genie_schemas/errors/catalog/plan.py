@@ -157,6 +157,12 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "At the largest sizes of its dimensions the plan holds more than the device's memory. "
         "Lower the maxima in the spec, give the device more memory, or use more devices.",
     ),
+    "GEN0325": (
+        "feature used but not required",
+        _INVALID,
+        "A plan that keeps state or loops must list the feature in `requires`, so that an executor "
+        "without it refuses the plan at once instead of failing in the middle.",
+    ),
     "GEN0330": (
         "plan cannot be written",
         ExitCode.FAILURE,
