@@ -27,6 +27,9 @@ SILENCE = 1.5
 
 CALL_SECONDS = 30.0
 
+CLOSE_SECONDS = 2.0
+"""How long closing may wait for gRPC to let go of its calls."""
+
 
 class Credentials:
     """What a client shows: nothing on Unix sockets, a token on TCP, certificates beyond loopback.
@@ -276,9 +279,15 @@ class Channel:
             return False
 
     def close(self) -> None:
-        """End the heartbeat and the channel."""
+        """End the heartbeat and the channel.
+
+        gRPC's close waits for calls to be drained and can wait for ever when Ctrl-C came in the
+        middle of one, so it gets a thread and a limit.
+        """
         self._closed.set()
-        self._channel.close()
+        closer = threading.Thread(target=self._channel.close, name="genie-close", daemon=True)
+        closer.start()
+        closer.join(CLOSE_SECONDS)
 
 
 def _same(data: bytes) -> bytes:

@@ -55,7 +55,12 @@ class Coordinator:
         begun = time.monotonic()
         before = [node.traffic() for node in self._nodes]
         links = self._connect(spec.plan.installed, spec.entrypoint)
-        ended = self._run_or_recall(spec, links, end)
+        try:
+            ended = self._run_or_recall(spec, links, end)
+        except GenieError as error:
+            if error.code == "GEN0418":
+                self._peers.clear()  # a link that broke stays broken: the next run makes new ones
+            raise
         total_ms = (time.monotonic() - begun) * 1000
         after = [node.traffic() for node in self._nodes]
         return _result(

@@ -170,6 +170,15 @@ class RemoteLink:
 
     def lost(self) -> GenieError | None:
         """What the heartbeat, or the data connection, says about the daemon's end."""
+        failure = self.data.failure
+        if failure is not None and self.channel.lost() is None:
+            return GenieError(
+                "GEN0502",
+                f"the data connection with the daemon at {self.endpoint} broke",
+                cause=str(failure),
+                remedy="connect again; a run with a --run-id can be asked for again safely",
+                context={"endpoint": str(self.endpoint)},
+            )
         return self.channel.lost()
 
     def close(self) -> None:

@@ -176,6 +176,7 @@ class Dispatch:
             acceptance=acceptance,
             telemetry=core.telemetry,
             retries=core.retries,
+            fence=session.ended,
             on_released=released,
         )
         try:

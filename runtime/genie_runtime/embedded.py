@@ -10,7 +10,6 @@ from genie_runtime.core import Core
 from genie_runtime.devices import parse_devices
 from genie_runtime.node import Node
 from genie_runtime.ports import DeviceSpec, ExecutorPort
-from genie_schemas.errors import GenieError, Place
 
 
 def state_home() -> Path:
@@ -41,20 +40,11 @@ def embedded_node(
     """A node in this process. Several processes may have one on the same state directory.
 
     `devices` are specifications as genied takes them; by default one CPU device, and the CUDA
-    devices that the machine has. Raises GEN0512, GEN0513 or GEN0506.
+    devices that the machine has. Nothing is written to disk before a run has a name. Raises
+    GEN0512 or GEN0513.
     """
     specs = parse_devices(devices or [])
     folder = state_dir or state_home() / "embedded"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenieError(
-            "GEN0506",
-            "the state directory cannot be made",
-            Place(file=str(folder)),
-            error.strerror,
-            "set XDG_STATE_HOME to a folder of your own",
-        ) from None
     count = threads or default_threads()
 
     def executor(device: DeviceSpec) -> ExecutorPort:

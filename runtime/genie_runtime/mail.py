@@ -94,10 +94,12 @@ class Mail:
         """Let the peer write `view` once; `event` is put when its bytes are there."""
         handle = manager.register(view)
         self._handles.append((manager, handle))
-        self._telemetry.add("bytes_in", view.nbytes)
 
         def done(future: TransferFuture) -> None:
-            self._put(event(future.exception(0)))
+            error = future.exception(0)
+            if error is None:
+                self._telemetry.add("bytes_in", future.length)
+            self._put(event(error))
 
         manager.arrival(handle).add_done_callback(done)
         return handle
@@ -126,12 +128,14 @@ class Mail:
         mine = manager.register(source)
         self._handles.append((manager, mine))
         self._posting[name] += 1
-        self._telemetry.add("bytes_out", source.nbytes)
         begun = time.monotonic_ns()
 
         def done(future: TransferFuture) -> None:
             self.transfer_ns += time.monotonic_ns() - begun
-            self._put(Posted(name, future.exception(0)))
+            error = future.exception(0)
+            if error is None:
+                self._telemetry.add("bytes_out", future.length)
+            self._put(Posted(name, error))
 
         left = max(deadline - time.monotonic(), 0.001)
         future = manager.post(mine, handle, priority=classes[priority], deadline=left)

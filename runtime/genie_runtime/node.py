@@ -16,6 +16,7 @@ from typing import Literal
 from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
+from genie_runtime.negotiation import Agreement, negotiate
 from genie_runtime.run import QUIESCE
 from genie_runtime.session import Session, close_session
 from genie_schemas.errors import GenieError
@@ -60,7 +61,8 @@ class Node:
             raise GenieError("GEN0510", "the daemon is shutting down", remedy="use another one")
         if core.gateway is None:
             raise GenieError("GEN0509", "an embedded node has no remote clients")
-        session = self._new_session(request, embedded=False)
+        agreement = core.negotiations.decide(request, core.offer)
+        session = self._new_session(agreement, embedded=False)
         key = secrets.token_bytes(32)
         session.client = core.gateway.expect_client(session.id, key)
         self._start_reaper()
@@ -87,12 +89,11 @@ class Node:
         )
 
     def open_embedded(self, request: OpenRequest) -> Session:
-        """Open a session for a client in this process: no lease, no connections."""
-        return self._new_session(request, embedded=True)
+        """Open a session for a client in this process: no lease, no connections, no log."""
+        return self._new_session(negotiate(request, self.core.offer), embedded=True)
 
-    def _new_session(self, request: OpenRequest, *, embedded: bool) -> Session:
+    def _new_session(self, agreement: Agreement, *, embedded: bool) -> Session:
         core = self.core
-        agreement = core.negotiations.decide(request, core.offer)
         session = Session(agreement, core.limits.lease, embedded)
         with core.lock:
             if len(core.sessions) >= core.limits.sessions:

@@ -71,6 +71,7 @@ class Run:
         acceptance: Acceptance | None,
         telemetry: Telemetry,
         retries: RetryBudget,
+        fence: Callable[[], GenieError | None],
         on_released: Callable[[Run], None],
     ) -> None:
         self.key = secrets.token_hex(16)
@@ -94,6 +95,7 @@ class Run:
         self._acceptance = acceptance
         self._telemetry = telemetry
         self._retries = retries
+        self._fence = fence
         self._on_released = on_released
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._mail = Mail(self._events.put, telemetry)
@@ -296,6 +298,9 @@ class Run:
 
     def _publish(self) -> None:
         self._check_stopped()
+        fenced = self._fence()
+        if fenced is not None:
+            raise fenced
         if self._acceptance is not None:
             stored = self._ledger().publish(self._acceptance, self._records())
             if not stored.made_by(self._acceptance.epoch, self._acceptance.attempt):

@@ -96,6 +96,12 @@ class Server:
             tls = Tls(identity.context(server=True), identity.context(server=False))
         self._gateway = DataGateway(options.listen, options.peers, tls)
         self._closers.callback(self._gateway.close)
+        # Imported before the executors are made: their processes import torch meanwhile, and
+        # would compete for the processor with what a first client waits for.
+        import grpc_health.v1.health  # noqa: F401
+
+        import genie_runtime.service  # noqa: F401
+
         self.node = self._make_node()
         self._closers.callback(self.node.close)
         self.endpoint = self._serve(identity, token)

@@ -103,8 +103,12 @@ class Session:
         return self.client
 
     def ended(self) -> GenieError | None:
-        """GEN0508 once the session is closed."""
-        if self.closed:
+        """GEN0508 once the session is closed, or its lease has run out.
+
+        A daemon that was stopped and comes back must not act for a client that gave it up, even
+        in the moment before the reaper has looked.
+        """
+        if self.closed or self.expired(time.monotonic()):
             return GenieError("GEN0508", "the session has ended", remedy="connect again")
         return None
 

@@ -76,7 +76,6 @@ HIDDEN_MUTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aten.batch_norm.default": ("training", ("running_mean", "running_var")),
     "aten.instance_norm.default": ("use_input_stats", ("running_mean", "running_var")),
     "aten.native_batch_norm.default": ("training", ("running_mean", "running_var")),
-    "aten.rrelu_with_noise.default": ("training", ("noise",)),
 }
 """Overloads that write to arguments although their schema does not say so: the flag that turns it
 on, and what is written. Seen in torch 2.13 by comparing arguments before and after the call."""

@@ -88,7 +88,7 @@ def test_runs_without_a_name_leave_nothing_on_disk(tmp_path: Path) -> None:
     with connect() as session:
         session.install(made.path)
         session.run({"x": X})
-    assert not (state_home() / "embedded" / "ledger.sqlite").exists()
+    assert not state_home().exists()
 
 
 def test_several_processes_share_the_ledger(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from genie.client import connect
 from genie.client.admin import status
 from genie_runtime import faults
+from genie_runtime.config import Limits
 from genie_schemas.errors import GenieError
 from tests.daemons import Daemon, Daemons, until
 from tests.plans_by_hand import HandMade, slow, two_layers
@@ -198,18 +199,27 @@ def _orphans(daemon: Daemon) -> list[psutil.Process]:
     ]
 
 
-def test_a_daemon_that_hangs_is_noticed_and_let_go(daemons: Daemons, tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=1000)
+def test_a_daemon_that_hangs_is_noticed_and_publishes_nothing_when_it_is_back(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    made = slow(tmp_path, ops=200)
     daemon = daemons.start()
+    x = np.eye(512, dtype=np.float32)
     with connect(daemon.endpoint) as session:
         session.install(made.path)
         in_mid_run(daemon, lambda: daemon.process.send_signal(signal.SIGSTOP))
         with pytest.raises(GenieError) as caught:
-            session.run({"x": np.eye(512, dtype=np.float32)})
+            session.run({"x": x}, run_id="run-1")
         assert caught.value.code == "GEN0502"
-    # Back from the dead it lets go of what the session held: nobody renewed its lease.
+    # Its worker goes on meanwhile and ends the run; the lease of the session runs out.
+    time.sleep(Limits().lease + 1.0)
     os.kill(daemon.process.pid, signal.SIGCONT)
-    until(lambda: held(daemon) == (0, 0), 10.0)
+    until(lambda: held(daemon) == (0, 0), 15.0)
+    assert publications(daemon) == [("run-1", "failed", 0)]
+    with connect(daemon.endpoint) as session:
+        session.install(made.path)
+        assert not session.run({"x": x}, run_id="run-1", deadline=60.0).replayed
+    assert publications(daemon) == [("run-1", "published", 1)]
 
 
 def held(daemon: Daemon) -> tuple[int, int]:

@@ -23,13 +23,13 @@ Milliseconds = Annotated[int, Field(ge=0, le=30 * 86_400_000)]
 class Message(BaseModel):
     """Base of every message."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Tolerant(BaseModel):
     """Base of what is said before a version is agreed: unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
 
 
 class Empty(Message):
