@@ -33,7 +33,8 @@ Priority = Literal["decode", "prefill", "activation", "weights"]
 class Model(BaseModel):
     """Base of every wire model: immutable, no coercion, no unknown field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # Built at first use: a daemon accepts sessions before it has seen a plan.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Opset(Model):

@@ -17,6 +17,7 @@ from genie import driver
 from genie.capture.capture import capture
 from genie.capture.exporter import export
 from genie.capture.store import save
+from genie.graph import check as legal
 from genie.graph.ir import from_data, to_data
 from genie.plan.emit import Emitted, emit
 from genie.schedule import cut, schedule
@@ -95,7 +96,7 @@ def compile_module(
     )
     for name, stage in driver.STAGES:
         if name == "capture":
-            driver.check(captured.graph, "capture")
+            legal(captured.graph, "capture")
         elif name != "spec":
             work = stage(work)
     assert work.plan is not None
@@ -114,7 +115,7 @@ def replanned(compiled: Compiled, regions: Sequence[str], devices: Sequence[str]
     work = compiled.work
     assert work.graph is not None
     graph, segments, _ = cut(work.graph, list(regions), tuple(devices))
-    driver.check(graph, "schedule")
+    legal(graph, "schedule")
     used = sorted({*devices, "d0"})
     spec = compiled.spec.model_copy(
         update={"devices": tuple(Device(id=name, kind="cpu") for name in used)}

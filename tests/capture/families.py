@@ -38,7 +38,9 @@ VISION: dict[str, Any] = {
 class Wrapped(nn.Module):
     """The named outputs of a transformers model, for the named inputs."""
 
-    def __init__(self, model: nn.Module, inputs: list[str], outputs: list[str], **fixed: Any) -> None:
+    def __init__(
+        self, model: nn.Module, inputs: list[str], outputs: list[str], **fixed: Any
+    ) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
@@ -180,9 +182,7 @@ def clip_vision() -> Case:
 def resnet() -> Case:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    config = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[2, 2], layer_type="basic", num_labels=5
-    )
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[2, 2], layer_type="basic")
     return image(ResNetForImageClassification(config), "logits")
 
 
@@ -240,7 +240,6 @@ def segformer() -> Case:
         hidden_sizes=[8, 16, 16, 16],
         num_attention_heads=[1, 2, 2, 2],
         decoder_hidden_size=16,
-        num_labels=3,
     )
     return image(SegformerForSemanticSegmentation(config), "logits", size=64)
 

@@ -4,6 +4,10 @@
 compile into a plan that equals eager execution bit for bit at several sizes.
 """
 
+# Written as users write models, who annotate nothing of torch's.
+# mypy: disable-error-code="no-any-return,operator,no-untyped-call,call-overload"
+# mypy: disable-error-code="list-item,dict-item"
+
 from __future__ import annotations
 
 import collections
@@ -339,7 +343,7 @@ def odd_names() -> nn.Module:
         def forward(self, x: Tensor) -> Tensor:
             for child in self.children():
                 x = child(x)
-            return x + self.x + self.linear  # type: ignore[operator]
+            return x + self.x + self.linear
 
     return Odd()
 

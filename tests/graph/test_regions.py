@@ -24,7 +24,8 @@ class Block(nn.Module):
         self.down = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+        out: Tensor = x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+        return out
 
 
 class Net(nn.Module):

@@ -156,7 +156,10 @@ def test_a_shape_that_is_a_lie_costs_nothing() -> None:
 
 
 def write(folder: Path, name: str = "net.0123456789abcdef.safetensors") -> Path:
-    tensors = {"a": np.arange(4, dtype=np.float32), "b": np.ones((0, 3), dtype=np.int64)}
+    tensors: dict[str, Any] = {
+        "a": np.arange(4, dtype=np.float32),
+        "b": np.ones((0, 3), dtype=np.int64),
+    }
     path = folder / name
     path.write_bytes(save(tensors))
     return path

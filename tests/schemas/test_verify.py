@@ -443,7 +443,7 @@ def a_program_writes_to_what_no_schema_calls_a_view(plan: Data) -> None:
 
 @attack("GEN0323")
 def a_program_writes_to_running_statistics(plan: Data) -> None:
-    call = [{"v": "x"}, None, None, {"v": "scale"}, {"v": "scale"}]
+    call: list[Any] = [{"v": "x"}, None, None, {"v": "scale"}, {"v": "scale"}]
     call += [True, {"f": (0.1).hex()}, {"f": (1e-5).hex()}, False]
     _write_in_add(plan, (["norm"], "aten.batch_norm.default", call))
 
