@@ -159,7 +159,7 @@ def capture(
         tuple(kept),
         tuple(walk.nodes),
         tuple(outputs),
-        tuple((path, type(m).__name__) for path, m in model.named_modules()),
+        tuple((path, type(m).__name__) for path, m in model.named_modules(remove_duplicate=False)),
     )
     return Captured(graph, tensors)
 

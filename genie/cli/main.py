@@ -115,6 +115,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     # gRPC's own log lines on stderr would stand between ours; its failures reach us as errors.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     args = list(sys.argv[1:] if argv is None else argv)
+    status = _run(args)
+    executors = sys.modules.get("genie_runtime.executors.inprocess")
+    if executors is not None and executors.busy():
+        # A run was given up in a long operator: see `busy`. Nothing else is left to be done.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(args: list[str]) -> int:
     try:
         result: Any = cli.main(args=args, prog_name="genie", standalone_mode=False)
         sys.stdout.flush()  # here, where a closed pipe can still be dealt with

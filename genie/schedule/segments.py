@@ -6,7 +6,8 @@ step and not two.
 A segment becomes one program, and a program may write only to what it created. So the segments
 from a value's creation to its last mutation are merged when they lie on one device; where they do
 not, the later segment works on a clone, and the views of the value that are used afterwards are
-taken again from the clone.
+taken again from the clone. Views of other segments' values are taken again, too
+(`genie.schedule.views`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from genie.graph.ir import Graph, Node, Value
 from genie.graph.legality import may_alias, mutated
 from genie.graph.liveness import live_nodes
+from genie.schedule.items import Item
+from genie.schedule.views import retake_views
 from genie.semantics.regions import MIN_LAYER_OPS
 from genie_schemas.args import Ref
 from genie_schemas.names import Namer
@@ -39,23 +42,15 @@ class Segment:
     device: str
     start: int
     stop: int
-
-
-@dataclass
-class _Item:
-    node: Node
-    region: str
-    device: str
-    segment: int = 0
-    origin: int = 0
-    """The segment before any joining."""
+    first: str = ""
+    """The first value that is made here and nowhere before; empty when there is none."""
 
 
 def cut(
     graph: Graph, regions: list[str], devices: tuple[str, ...]
 ) -> tuple[Graph, list[Segment], list[str]]:
     """Cut the graph; returns it (with clones where needed), the segments, and notes in words."""
-    items = [_Item(n, r, d) for n, r, d in zip(graph.nodes, regions, devices, strict=True)]
+    items = [Item(n, r, d) for n, r, d in zip(graph.nodes, regions, devices, strict=True)]
     _number(items)
     _join_small(items)
     _merge_mutations(graph, items)
@@ -65,7 +60,8 @@ def cut(
         dataclasses.replace(o, value=rebase.names.get(o.value or "", o.value))
         for o in graph.outputs
     )
-    # Views that were taken again from a clone are dead where they were taken first.
+    items = retake_views(items, graph, rebase.table, rebase.namer)
+    # Views that were taken again are dead where they were taken first.
     live = live_nodes([item.node for item in items], outputs, rebase.table)
     kept = {id(node) for node in live}
     items = [item for item in items if id(item.node) in kept]
@@ -74,7 +70,7 @@ def cut(
     return rebuilt, _segments(items), notes
 
 
-def _number(items: list[_Item]) -> None:
+def _number(items: list[Item]) -> None:
     number = 0
     for before, item in zip([None, *items], items, strict=False):
         if before is not None and (before.region, before.device) != (item.region, item.device):
@@ -82,7 +78,7 @@ def _number(items: list[_Item]) -> None:
         item.segment = item.origin = number
 
 
-def _join_small(items: list[_Item]) -> None:
+def _join_small(items: list[Item]) -> None:
     """Join neighbouring segments of one device that each have fewer calls than a layer."""
     sizes = Counter(item.segment for item in items)
     for before, item in itertools.pairwise(items):
@@ -92,7 +88,7 @@ def _join_small(items: list[_Item]) -> None:
                 _unite(items, before.segment, item.segment)
 
 
-def _merge_mutations(graph: Graph, items: list[_Item]) -> None:
+def _merge_mutations(graph: Graph, items: list[Item]) -> None:
     """Give one number to the segments from a value's creation to its last mutation, per device."""
     outer = {v.storage for v in (*(i.value for i in graph.inputs),)}
     table = graph.table
@@ -110,13 +106,13 @@ def _merge_mutations(graph: Graph, items: list[_Item]) -> None:
                 _unite(items, span[0].segment, item.segment)
 
 
-def _unite(items: list[_Item], first: int, last: int) -> None:
+def _unite(items: list[Item], first: int, last: int) -> None:
     for item in items:
         if first < item.segment <= last:
             item.segment = first
 
 
-def _number_again(items: list[_Item]) -> None:
+def _number_again(items: list[Item]) -> None:
     """Dense numbers in order, after merging and inserting."""
     number, last = -1, None
     for item in items:
@@ -126,7 +122,7 @@ def _number_again(items: list[_Item]) -> None:
         item.segment = number
 
 
-def _segments(items: list[_Item]) -> list[Segment]:
+def _segments(items: list[Item]) -> list[Segment]:
     segments: list[Segment] = []
     start = 0
     for i, item in enumerate(items):
@@ -134,7 +130,10 @@ def _segments(items: list[_Item]) -> list[Segment]:
             regions = Counter(other.region for other in items[start : i + 1])
             named = {r: n for r, n in regions.items() if r} or regions
             label = max(named, key=lambda r: named[r])
-            segments.append(Segment(_shared(list(regions)), label, item.device, start, i + 1))
+            own = (other.node for other in items[start : i + 1] if not other.again)
+            first = next((name for node in own for name in node.writes()), "")
+            path = _shared(list(regions))
+            segments.append(Segment(path, label, item.device, start, i + 1, first))
             start = i + 1
     return segments
 
@@ -165,7 +164,7 @@ def _given(graph: Graph) -> Iterator[Value]:
 class _Rebase:
     """Insert clones before mutations of values that another segment (or the caller) created."""
 
-    def __init__(self, graph: Graph, items: list[_Item]) -> None:
+    def __init__(self, graph: Graph, items: list[Item]) -> None:
         self.graph = graph
         self.items = items
         self.table = dict(graph.table)
@@ -180,10 +179,10 @@ class _Rebase:
         self.made_by: dict[str, Node] = {}
         self.names: dict[str, str] = {}
         """Old name → the name that stands for it now."""
-        self.out: list[_Item] = []
+        self.out: list[Item] = []
         self.notes: list[str] = []
 
-    def run(self) -> tuple[list[_Item], list[str]]:
+    def run(self) -> tuple[list[Item], list[str]]:
         for i, item in enumerate(self.items):
             for name in mutated(item.node):
                 current = self.names.get(name, name)
@@ -223,7 +222,7 @@ class _Rebase:
         )
         return dataclasses.replace(node.renamed(self.names), results=results)
 
-    def _note(self, item: _Item) -> None:
+    def _note(self, item: Item) -> None:
         for value in item.node.results:
             if value is not None:
                 self.table[value.name] = value
@@ -231,7 +230,7 @@ class _Rebase:
                 self.home.setdefault(value.storage, item.segment)
                 self.base.setdefault(value.storage, value.name)
 
-    def _clone(self, written: str, item: _Item, at: int) -> None:
+    def _clone(self, written: str, item: Item, at: int) -> None:
         """Clone the base of `written` into this segment, and take live views of it again."""
         storage = self.table[written].storage
         base = self.base[storage]
@@ -260,7 +259,7 @@ class _Rebase:
             else:
                 continue
             fresh[name] = copy.name
-            entry = _Item(made, item.region, item.device, item.segment)
+            entry = Item(made, item.region, item.device, item.segment)
             self._note(entry)
             self.out.append(entry)
         for old in list(self.graph.table):

@@ -106,9 +106,9 @@ class _Scheduler:
         prefix = f"{segment.label}." if segment.label else ""
         parent = any(s.label.startswith(prefix) and s.label != segment.label for s in self.segments)
         if parent:
-            names = [*self.graph.nodes[segment.start].writes(), *use.writes]
-            if names:
-                return names[0]
+            names = [segment.first, *use.writes]
+            if any(names):
+                return next(filter(None, names))
         return clean(segment.label) if segment.label else "main"
 
     def _load(self, label: str, device: str, reads: Iterable[str]) -> None:

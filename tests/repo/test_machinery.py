@@ -22,11 +22,12 @@ def load(name: str) -> Any:
 
 
 def make(*arguments: str) -> str:
-    """What make would run for a target."""
+    """What make would run for a target, also when the tests themselves run under make."""
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS")
     done = subprocess.run(
-        ["make", "--dry-run", *arguments],
+        ["make", "--dry-run", "--no-print-directory", *arguments],
         cwd=ROOT,
-        env={**os.environ, "GENIE_VENV": "", "MAKEFLAGS": ""},
+        env={**{k: v for k, v in os.environ.items() if k not in outer}, "GENIE_VENV": ""},
         capture_output=True,
         text=True,
         timeout=60,

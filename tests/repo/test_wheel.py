@@ -11,7 +11,7 @@ import pytest
 
 from tests.repo.paths import PACKAGES, ROOT
 
-DATA = {".py", ".pyi", ".json", ".typed"}
+DATA = {".py", ".pyi", ".json", ".typed", ".yaml"}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 
 from genie_runtime.executors.graphs import Graphs
+from genie_runtime.executors.runs import Stop
 from genie_runtime.executors.slots import Bound
 from genie_runtime.ports import DeviceSpec
 from genie_schemas.errors import GenieError
@@ -52,7 +53,12 @@ class Backend(Protocol):
         ...
 
     def call(
-        self, key: Hashable, bound: Bound, reads: Sequence[torch.Tensor], fixed: Sequence[bool]
+        self,
+        key: Hashable,
+        bound: Bound,
+        reads: Sequence[torch.Tensor],
+        fixed: Sequence[bool],
+        stop: Stop,
     ) -> list[torch.Tensor]:
         """Run a program. `key` is the same for calls whose `fixed` reads are the same tensors."""
         ...
@@ -92,9 +98,14 @@ class _CpuBackend:
         host.copy_(value)
 
     def call(
-        self, key: Hashable, bound: Bound, reads: Sequence[torch.Tensor], fixed: Sequence[bool]
+        self,
+        key: Hashable,
+        bound: Bound,
+        reads: Sequence[torch.Tensor],
+        fixed: Sequence[bool],
+        stop: Stop,
     ) -> list[torch.Tensor]:
-        return bound.run(reads)
+        return bound.run(reads, stop)
 
     def forget(self, plan: str) -> None:
         pass
@@ -168,9 +179,14 @@ class _CudaBackend:
         self._stream.synchronize()
 
     def call(
-        self, key: Hashable, bound: Bound, reads: Sequence[torch.Tensor], fixed: Sequence[bool]
+        self,
+        key: Hashable,
+        bound: Bound,
+        reads: Sequence[torch.Tensor],
+        fixed: Sequence[bool],
+        stop: Stop,
     ) -> list[torch.Tensor]:
-        return self._graphs.call(key, bound, reads, fixed)
+        return self._graphs.call(key, bound, reads, fixed, stop)
 
     def forget(self, plan: str) -> None:
         self._graphs.forget(plan)

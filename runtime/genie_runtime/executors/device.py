@@ -340,13 +340,18 @@ class DeviceExecutor:
                 run.deliver(step)
 
     def cancel(self, run_key: str) -> None:
-        """End a run before its next step; it reports GEN0415. Unknown runs: no effect."""
+        """End a run before its next operator; it reports GEN0415. Unknown runs: no effect."""
         for run in self._runs_of(run_key):
             run.cancel()
 
     def overdue_seconds(self) -> float:
         """For how long a kernel has been running past its step's deadline; 0 when none has."""
         return self._watchdog.overdue_seconds()
+
+    def busy(self) -> bool:
+        """Whether a thread of a run is on its way; after `close`, it is in a long operator."""
+        with self._lock:
+            return bool(self._active)
 
     def close(self, timeout: float) -> None:
         """Cancel what runs, wait for its threads up to `timeout` seconds, and drop everything."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from genie_runtime.executors.runs import Stop
 from genie_runtime.executors.slots import Bound
 
 __all__ = ["Graphs"]
@@ -47,14 +48,19 @@ class Graphs:
         self._warm: OrderedDict[Hashable, None] = OrderedDict()
 
     def call(
-        self, key: Hashable, bound: Bound, reads: Sequence[torch.Tensor], fixed: Sequence[bool]
+        self,
+        key: Hashable,
+        bound: Bound,
+        reads: Sequence[torch.Tensor],
+        fixed: Sequence[bool],
+        stop: Stop,
     ) -> list[torch.Tensor]:
         """The program's outputs, fresh. `fixed[i]` says that `reads[i]` is the same every time."""
         if key not in self._warm:
             self._warm[key] = None
             if len(self._warm) > _KEPT_KEYS:
                 self._graphs.pop(self._warm.popitem(last=False)[0], None)
-            return bound.run(reads)
+            return bound.run(reads, stop)
         entry = self._graphs.get(key)
         if key not in self._graphs or (entry is not None and entry.bound is not bound):
             entry = self._graphs[key] = self._record(key, bound, reads, fixed)
@@ -62,7 +68,7 @@ class Graphs:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
         if entry is None:
-            return bound.run(reads)
+            return bound.run(reads, stop)
         for position in entry.moving:
             entry.static[position].copy_(reads[position])
         entry.graph.replay()

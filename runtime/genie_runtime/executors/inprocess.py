@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,18 @@ from genie_schemas.errors import GenieError
 if TYPE_CHECKING:
     from genie_runtime.executors.device import DeviceExecutor
 
-__all__ = ["InProcessExecutor"]
+__all__ = ["InProcessExecutor", "busy"]
+
+_made: weakref.WeakSet[DeviceExecutor] = weakref.WeakSet()
+
+
+def busy() -> bool:
+    """Whether a thread of this process computes for a run, its executor closed or not.
+
+    Such a process must leave through `os._exit`: at an ordinary exit Python ends the thread as soon
+    as its operator returns, in the middle of C++ code, which aborts the process.
+    """
+    return any(executor.busy() for executor in list(_made))
 
 
 class InProcessExecutor:
@@ -43,6 +55,7 @@ class InProcessExecutor:
                 from genie_runtime.executors.device import DeviceExecutor
 
                 self._executor = DeviceExecutor(self._spec, self._threads)
+                _made.add(self._executor)
             return self._executor
 
     def _peek(self) -> DeviceExecutor | None:
@@ -88,7 +101,7 @@ class InProcessExecutor:
             executor.deliver(run_key, step)
 
     def cancel(self, run_key: str) -> None:
-        """End a run before its next step."""
+        """End a run before its next operator."""
         if (executor := self._peek()) is not None:
             executor.cancel(run_key)
 

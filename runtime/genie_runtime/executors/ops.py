@@ -15,7 +15,7 @@ from genie_schemas.errors import GenieError, Place
 from genie_schemas.plan import Opset
 from genie_schemas.types import DTYPES
 
-__all__ = ["DTYPE", "check_opset", "named", "resolve", "schema_hash"]
+__all__ = ["DTYPE", "called", "check_opset", "named", "resolve", "schema_hash"]
 
 DTYPE: Mapping[str, torch.dtype] = {
     name: getattr(torch, torch_name) for name, (torch_name, _) in DTYPES.items()
@@ -46,6 +46,16 @@ def resolve(name: str) -> torch._ops.OpOverload:
             remedy="run the plan with the torch it was captured with, or compile it again",
         )
     return found
+
+
+def called(name: str) -> torch._ops.OpOverload:
+    """What is called for an overload: itself, or one that does the same and checks more.
+
+    `_reshape_alias` takes any sizes and strides without looking whether memory is there, which a
+    plan could use to read what is not its own; `as_strided` looks. Raises as `resolve`.
+    """
+    found = resolve(name)
+    return resolve("aten.as_strided.default") if name == "aten._reshape_alias.default" else found
 
 
 def schema_hash(op: torch._ops.OpOverload) -> str:

@@ -14,9 +14,26 @@ from dataclasses import dataclass, field
 from genie_runtime.ports import Failed, Finished, OnEvent, Ready, RunEvent, RunRequest
 from genie_schemas.errors import GenieError, Place
 
-__all__ = ["Run", "RunEnded", "Threads", "Watchdog"]
+__all__ = ["NEVER", "Run", "RunEnded", "Stop", "Stopped", "Threads", "Watchdog"]
 
 log = logging.getLogger(__name__)
+
+
+class Stop:
+    """A flag that a program looks at between two operators; `now` says to stop."""
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = False
+
+
+NEVER = Stop()
+"""For programs that nobody stops."""
+
+
+class Stopped(Exception):
+    """A program found its flag set and left the rest of its operators undone."""
 
 
 class RunEnded(Exception):
@@ -49,6 +66,8 @@ class Run:
     delivered: set[str] = field(default_factory=set)
     cancelled: bool = False
     ended: bool = False
+    stop: Stop = field(default_factory=Stop)
+    """Set as soon as nobody wants the rest: the program being computed stops at its next op."""
     overdue_since: float | None = None
     computing: tuple[str, float] | None = None
     """Step being computed and when its time is up, by the monotonic clock."""
@@ -58,7 +77,7 @@ class Run:
         with self.changed:
             if self.ended:
                 raise RunEnded
-            self.ended = not isinstance(event, Ready)
+            self.ended = self.stop.now = not isinstance(event, Ready)
         try:
             self.on_event(event)
         except Exception:
@@ -83,9 +102,9 @@ class Run:
             self.changed.notify_all()
 
     def cancel(self) -> None:
-        """Ask the run to end before its next step."""
+        """Ask the run to end before its next operator."""
         with self.changed:
-            self.cancelled = True
+            self.cancelled = self.stop.now = True
             self.changed.notify_all()
 
     def wait_for(self, step: str, seconds: float) -> None:
@@ -107,7 +126,7 @@ class Run:
 
 
 class Watchdog:
-    """Ends runs whose kernel runs past its step's deadline; the kernel itself cannot be stopped.
+    """Ends runs that compute past their step's deadline; one kernel alone cannot be stopped.
 
     One thread, asleep until the earliest deadline there can be.
     """

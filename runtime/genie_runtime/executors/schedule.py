@@ -59,9 +59,12 @@ class Form:
         return cls(text, DTYPE[kind.dtype], kind.sizes(dims), kind.strides(dims), kind.nbytes(dims))
 
     def in_region(self, area: torch.Tensor, offset: int) -> torch.Tensor:
-        """The tensor of this form that lies at `offset` of `area` (uint8), without a copy."""
-        flat = area[offset : offset + self.nbytes].view(self.dtype)
-        return flat.as_strided(self.sizes, self.strides)
+        """The tensor of this form that lies at `offset` of `area` (uint8), without a copy.
+
+        Its storage ends where it ends: a program's `as_strided` cannot reach what lies beside it.
+        """
+        storage = area.untyped_storage()[offset : offset + self.nbytes]
+        return torch.empty(0, dtype=self.dtype).set_(storage, 0, self.sizes, self.strides)
 
     def lies_like(self, tensor: torch.Tensor) -> bool:
         """Whether `tensor` has these strides, dimensions of one element aside."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from genie_runtime.executors import ops
+from genie_runtime.executors.runs import NEVER, Stop, Stopped
 from genie_schemas import args
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.expr import Expr, ExprError
@@ -114,10 +115,10 @@ class Bound:
         self._ops = tuple(ops_)
         self._outputs = tuple(outputs)
 
-    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, inputs: Sequence[torch.Tensor], stop: Stop = NEVER) -> list[torch.Tensor]:
         """The program's outputs, which may share memory with its inputs and with each other.
 
-        Raises OperatorFailed when a kernel does.
+        Raises OperatorFailed when a kernel does, and Stopped once `stop` is set.
         """
         slots = self._template.copy()
         slots[: len(inputs)] = inputs
@@ -132,18 +133,22 @@ class Bound:
                         slots[slot] = item
                 for slot in frees:
                     slots[slot] = None
+                if stop.now:
+                    raise Stopped
+        except Stopped:
+            raise
         except Exception as error:
             raise OperatorFailed(self._ops[at], at, error) from error
         return [slots[slot] for slot in self._outputs]
 
     def run_metered(
-        self, inputs: Sequence[torch.Tensor], limit: int
+        self, inputs: Sequence[torch.Tensor], limit: int, stop: Stop = NEVER
     ) -> tuple[list[torch.Tensor], int]:
         """`run`, counting after each op the storage that its values hold; slower.
 
         Returns the outputs, and the most bytes that were held beyond the inputs (the outputs
-        included, what kernels allocate for themselves not). Raises OperatorFailed, and GenieError
-        GEN0462 as soon as they hold more than `limit` bytes.
+        included, what kernels allocate for themselves not). Raises OperatorFailed, Stopped, and
+        GenieError GEN0462 as soon as they hold more than `limit` bytes.
         """
         meter = _Meter(inputs)
         slots = self._template.copy()
@@ -170,6 +175,8 @@ class Bound:
             for slot in frees:
                 meter.drop(slot)
                 slots[slot] = None
+            if stop.now:
+                raise Stopped
         return [slots[slot] for slot in self._outputs], meter.most
 
 
@@ -375,7 +382,8 @@ def _compile(op: Op, position: int, index: dict[str, int], device: torch.device)
             slots.append(index.setdefault(name, len(index)))
     single = len(returns) <= 1 and returns != ["List[Tensor]"]
     # OpOverload.__call__ only forwards to `_op`; calling that saves a Python frame an op.
-    fn = getattr(overload, "_op", overload)
+    target = ops.called(op.op)
+    fn = getattr(target, "_op", target)
     out = slots[0] if slots else -1
     return _Call(op, fn, values, kwargs, out, None if single else tuple(slots), ())
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from genie_runtime.executors.backend import Backend, is_out_of_memory
-from genie_runtime.executors.runs import Run, Watchdog, deadline_error
+from genie_runtime.executors.runs import Run, Stopped, Watchdog, deadline_error
 from genie_runtime.executors.schedule import Compute, Form, Free, Receive, Return, Schedule, Send
 from genie_runtime.executors.slots import OperatorFailed
 from genie_runtime.ports import Failed, Ready, Region, RunRequest, RunStats
@@ -135,6 +135,9 @@ class StepRunner:
             try:
                 outputs = self._call(step, reads)
                 written = self._own(step, reads, outputs)
+            except Stopped:
+                self._run.check()  # raises what the reason was
+                raise
             finally:
                 self._run.stop_computing()
         self._values.update(written)
@@ -152,11 +155,13 @@ class StepRunner:
     def _call_once(self, step: Compute, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if step.id not in self._schedule.scratch:
             left = self._device.memory_bytes - self._schedule.constant_bytes - step.live
-            outputs, self._schedule.scratch[step.id] = step.bound.run_metered(reads, left)
+            outputs, self._schedule.scratch[step.id] = step.bound.run_metered(
+                reads, left, self._run.stop
+            )
             return outputs
         request = self._run.request
         key = (request.plan_digest, step.id, *request.dims.values())
-        return self._backend.call(key, step.bound, reads, step.fixed)
+        return self._backend.call(key, step.bound, reads, step.fixed, self._run.stop)
 
     def _own(
         self, step: Compute, reads: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]

@@ -7,15 +7,18 @@ process ends when its sockets do, or when its parent does.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import mmap
 import os
+import resource
 import signal
 import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from genie_runtime.arena import Arena
@@ -32,6 +35,8 @@ __all__ = ["main"]
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _TICKET = struct.Struct("<Q")
+_WORKSPACE = 1 << 30
+"""Bytes that kernels may take for themselves, beyond the device's memory: buffers, stacks."""
 
 
 class _Channel:
@@ -153,7 +158,8 @@ class _Worker:
 
 def _answer_pings(fd: int, overdue: list[DeviceExecutor]) -> None:
     """Answer liveness checks until the supervisor hangs up; then end, whatever else goes on."""
-    with socket.socket(fileno=fd) as life:
+    # An error of the socket is one way of hanging up.
+    with socket.socket(fileno=fd) as life, contextlib.suppress(OSError):
         while len(ping := life.recv(messages.PING.size)) == messages.PING.size:
             seconds = overdue[0].overdue_seconds() if overdue else 0.0
             life.send(messages.PONG.pack(*messages.PING.unpack(ping), int(seconds * 1000)))
@@ -174,6 +180,21 @@ def _harden(parent: int) -> None:
             raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
     if os.getppid() != parent:  # it died before we asked to be told
         _end(0)
+
+
+def _bound_memory(limit: int) -> None:
+    """Let no more than `limit` bytes be allocated beyond what torch took by coming up.
+
+    An operator whose result is far larger than the plan declares then fails like one on a full
+    device, instead of bringing the machine to the point where the kernel kills something.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    taken = next(int(line.split()[1]) for line in status.splitlines() if line[:7] == "VmData:")
+    # Arenas are shared memory, which this limit does not count.
+    bound = min(taken * 1024 + limit + _WORKSPACE, 1 << 62)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or bound < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
 
 
 def main(argument: str) -> NoReturn:
@@ -198,16 +219,18 @@ def main(argument: str) -> NoReturn:
         _end(1)
     overdue.append(executor)
     facts = executor.facts()
-    channel.send(
-        messages.Hello(
-            torch=facts.torch,
-            threads=facts.threads,
-            device_name=facts.device_name,
-            memory_bytes=facts.memory_bytes,
-            capability=facts.capability,
-        )
-    )
+    if boot.spec().kind == "cpu":
+        _bound_memory(boot.memory_bytes)
     try:
+        channel.send(
+            messages.Hello(
+                torch=facts.torch,
+                threads=facts.threads,
+                device_name=facts.device_name,
+                memory_bytes=facts.memory_bytes,
+                capability=facts.capability,
+            )
+        )
         _Worker(channel, recorder, executor).serve()
     except OSError:
         _end(0)  # the supervisor went away while we were telling it something

@@ -317,6 +317,8 @@ class WorkerExecutor:
             self._worker = None
             self._process = None
             patience = _LAST_WORDS if self._closing is None else self._closing
+            if self._closing is not None and not worker.liveness.started:
+                patience = 0.0  # it still imports torch, and holds nothing of anyone's
         ended = process.end(0.0 if why else patience)
         # What it reported before it died counts.
         reader.join(_LAST_WORDS)

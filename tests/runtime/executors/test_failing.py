@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from genie_schemas import writer
 from genie_schemas.errors import GenieError
 from genie_schemas.plan import ExecutionPlan
 from tests.runtime.executors.conftest import MakeExecutor
-from tests.runtime.executors.planning import WAIT, Book, Listener, Rig, e, op, r
+from tests.runtime.executors.planning import WAIT, Book, Listener, Op, Rig, e, op, r
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,8 +39,18 @@ def lookup() -> Book:
     return book
 
 
-def slow(rounds: int, timeout_ms: int = 60_000) -> Book:
-    """Says so through a transfer, then multiplies large matrices, `rounds` times."""
+def endless() -> list[Op]:
+    """One operator that takes a minute or so: the distances of 4,096 rows, by an odd norm."""
+    return [
+        op("rows", "cat.default", [r("h1"), r("h1"), r("h1"), r("h1")]),
+        op("far", "cdist.default", r("rows"), r("rows"), {"f": (3.5).hex()}),
+        op("end", "slice.Tensor", r("far"), 0, 0, 1024),
+        op("last", "slice.Tensor", r("end"), 1, 0, 1024),
+    ]
+
+
+def slow(rounds: int, timeout_ms: int = 60_000, last: Sequence[Op] = ()) -> Book:
+    """Says so through a transfer, then multiplies large matrices, `rounds` times; then `last`."""
     book = Book(
         "slow",
         devices={"d0": "any", "d1": "any"},
@@ -48,8 +58,9 @@ def slow(rounds: int, timeout_ms: int = 60_000) -> Book:
         timeout_ms=timeout_ms,
     )
     mm = [op(f"h{i + 1}", "mm.default", r(f"h{i}"), r("h0")) for i in range(rounds)]
-    body = "h0: f32[1024,1024]", f"h{rounds}: f32[1024,1024]"
-    book.program("grind", *body, "30000000", *mm)
+    out = last[-1].out if last else f"h{rounds}"
+    body = "h0: f32[1024,1024]", f"{out}: f32[1024,1024]"
+    book.program("grind", *body, "200000000" if last else "30000000", *mm, *last)
     book.program("first", "x: f32[1024,1024]", "y: f32[4]", "10000000", *_first())
     book.compute("first@d0", "first", "x", "hint")
     book.step("hint@d0->d1", "transfer", "hint", src="d0", dst="d1", writes=["hint.1"])
@@ -78,6 +89,29 @@ def grinding(rig: Rig, plan: ExecutionPlan) -> tuple[str, Listener]:
     rig.executor.run(request, listener)
     listener.ready("hint@d0->d1")
     return request.run_key, listener
+
+
+@pytest.mark.parametrize("name", ["as_strided", "_reshape_alias"])
+def test_a_program_cannot_reach_beyond_what_it_was_given(rig: Rig, name: str) -> None:
+    """Inputs and constants lie in memory that other runs share: strides end where they end."""
+    for given in ("x", "w"):
+        book = Book("greedy", inputs=[("x", "f32[4]", "d0")])
+        book.constants = {"w": torch.ones(4)}
+        book.program(
+            "reach",
+            "x: f32[4]; w: f32[4]",
+            "y: f32[64]",
+            "1000",
+            op("far", f"{name}.default", r(given), [64], [1]),
+            op("y", "clone.default", r("far")),
+        )
+        book.step("load@d0", "load", "w")
+        book.compute("reach@d0", "reach", "x w", "y")
+        book.step("return@d0", "return", "y")
+        book.outputs = ["y"]
+        rig.install(book.plan(), book)
+        error = rig.refused(rig.request(book.plan(), "d0", {}, {"x": torch.ones(4)}), "GEN0460")
+        assert "out of bounds for storage" in str(error)
 
 
 def test_a_bad_index_is_the_users_and_names_step_and_operator(

@@ -21,8 +21,8 @@ from genie_runtime.ports import DeviceSpec, Failed
 from genie_runtime.supervisor import WorkerExecutor
 from genie_schemas import writer
 from genie_schemas.errors import GenieError
-from tests.runtime.executors.planning import WAIT, Book, Listener, Rig
-from tests.runtime.executors.test_failing import SQUARE, grinding, lookup, slow
+from tests.runtime.executors.planning import WAIT, Book, Listener, Rig, op, r
+from tests.runtime.executors.test_failing import SQUARE, endless, grinding, lookup, slow
 
 CPU = DeviceSpec("d0", "cpu", 0, 1 << 30)
 
@@ -147,7 +147,7 @@ def test_a_stopped_worker_does_not_hold_up_whoever_talks_to_it(
 
 def test_a_kernel_that_runs_on_is_ended_with_its_worker(rig: Rig, worker: WorkerExecutor) -> None:
     """The run fails at the step's deadline; the device is free again soon after."""
-    book, long = lookup(), slow(rounds=2000, timeout_ms=300)
+    book, long = lookup(), slow(rounds=1, timeout_ms=300, last=endless())
     rig.install(book.plan(), book)
     rig.install(long.plan(), long)
     pid = pid_of(worker)
@@ -155,6 +155,61 @@ def test_a_kernel_that_runs_on_is_ended_with_its_worker(rig: Rig, worker: Worker
     listener.failed("GEN0464")
     eventually(lambda: gone(pid), "the worker goes on with the kernel")
     serve(rig, book)
+
+
+@pytest.mark.parametrize("why", ["deadline", "cancel"])
+def test_a_program_stops_between_two_operators(rig: Rig, worker: WorkerExecutor, why: str) -> None:
+    """Nobody wants the rest of a long program: its device is free at once, its worker lives."""
+    book = lookup()
+    long = slow(rounds=2_000, timeout_ms=400 if why == "deadline" else 600_000)
+    rig.install(book.plan(), book)
+    rig.install(long.plan(), long)
+    serve(rig, book)
+    pid = pid_of(worker)
+    key, listener = grinding(rig, long.plan())
+    if why == "cancel":
+        worker.cancel(key)
+    listener.failed("GEN0464" if why == "deadline" else "GEN0415")
+    serve(rig, book)
+    assert pid_of(worker) == pid
+
+
+def test_an_operator_that_takes_too_much_memory_fails_and_nothing_dies(
+    rig: Rig, worker: WorkerExecutor
+) -> None:
+    """Its result is many times what the plan declares: the allocation itself is refused."""
+    book, greedy = lookup(), Book("greedy", inputs=[("x", "f32[4]", "d0")])
+    greedy.program(
+        "greed",
+        "x: f32[4]",
+        "y: f32[4]",
+        "64",
+        op("much", "ones.default", [1 << 30]),
+        op("some", "slice.Tensor", r("much"), 0, 0, 4),
+        op("y", "add.Tensor", r("some"), r("x")),
+    )
+    greedy.compute("greed@d0", "greed", "x", "y")
+    greedy.step("return@d0", "return", "y")
+    greedy.outputs = ["y"]
+    rig.install(book.plan(), book)
+    rig.install(greedy.plan(), greedy)
+    serve(rig, book)
+    pid = pid_of(worker)
+    listener = Listener()
+    worker.run(rig.request(greedy.plan(), "d0", {}, {"x": torch.ones(4)}), listener)
+    assert "ones.default" in str(listener.failed("GEN0463").error)
+    serve(rig, book)
+    assert pid_of(worker) == pid
+
+
+def test_closing_does_not_wait_for_a_worker_that_comes_up(tmp_path: Path) -> None:
+    """It imports torch for seconds and holds nothing: it is ended, and says nothing about it."""
+    worker = WorkerExecutor(CPU, 1, log_dir=tmp_path)
+    eventually(lambda: worker.pid is not None, "no process is started")
+    worker.close(0)
+    log = tmp_path / "executor-d0.log"
+    assert worker.pid is None
+    assert not log.exists() or log.read_text() == ""
 
 
 def test_a_plan_that_kills_its_worker_is_quarantined_and_others_are_not(
