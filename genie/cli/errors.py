@@ -98,7 +98,7 @@ def _silence_stdout() -> None:
     descriptor = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(descriptor, sys.stdout.fileno())
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         pass  # stdout is closed altogether, or no file: nothing will be flushed into it
     finally:
         os.close(descriptor)
@@ -107,12 +107,12 @@ def _silence_stdout() -> None:
 def _show(error: GenieError, argv: list[str]) -> int:
     errors = error.errors if isinstance(error, GenieErrors) else (error,)
     click.echo(render_error(error, colour=use_colour(sys.stderr)), err=True, color=True)
-    if json_wanted(argv):
+    if json_wanted(argv) and sys.stdout is not None:
         body = {"error": errors[0].to_json(), "errors": [each.to_json() for each in errors]}
         try:
             sys.stdout.write(json.dumps(body, indent=2) + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError:  # nobody reads it, or its disk is full: stderr has told the error
             _silence_stdout()
     return int(error.exit_code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -119,8 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     executors = sys.modules.get("genie_runtime.executors.inprocess")
     if executors is not None and executors.busy():
         # A run was given up in a long operator: see `busy`. Nothing else is left to be done.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
         os._exit(status)
     return status
 
@@ -128,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     try:
         result: Any = cli.main(args=args, prog_name="genie", standalone_mode=False)
-        sys.stdout.flush()  # here, where a closed pipe can still be dealt with
+        if sys.stdout is not None:  # None when it was closed before we began
+            sys.stdout.flush()  # here, where a closed pipe can still be dealt with
     except (Exception, KeyboardInterrupt) as error:
         from genie.cli.errors import handle
 
