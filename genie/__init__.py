@@ -1,5 +1,6 @@
 """Genie: compile PyTorch models into reviewable plans, and run them on any machine."""
 
-from genie_schemas.versions import __version__
+__version__ = "0.1.0"
+"""Version of this distribution, as pyproject.toml has it."""
 
 __all__ = ["__version__"]

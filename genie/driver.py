@@ -166,7 +166,7 @@ def compile_model(
     """Compile `model` under `spec`; write plan and constants to `out` unless it is None.
 
     Raises GenieError for everything that is the user's to mend (GEN01xx spec, GEN02xx model,
-    GEN0324 device too small, GEN0330 … GEN0332 writing).
+    GEN0324 device too small, GEN0330 and GEN0331 writing).
     """
     parent = out.parent if out is not None and out.parent.is_dir() else None
     with tempfile.TemporaryDirectory(prefix=".genie-", dir=_writable(parent)) as scratch:
@@ -224,13 +224,21 @@ def _run_child(
     failed = request.scratch / "error.json"
     if failed.exists():
         items = json.loads(failed.read_text(encoding="utf-8"))
-        errors = [GenieError.from_json(item) for item in items]
+        errors = [_as_given(GenieError.from_json(item), loaded) for item in items]
         raise errors[0] if len(errors) == 1 else GenieErrors(errors)
     if child.returncode != 0:
         raise _died(child.returncode, str(request.model))
     graph = from_data(json.loads((request.scratch / "graph.json").read_text(encoding="utf-8")))
     fresh = request.scratch / "constants.safetensors"
     return graph, fresh if fresh.exists() else _need(loaded.weights), seconds
+
+
+def _as_given(error: GenieError, loaded: LoadedSpec) -> GenieError:
+    """The error with the weights file named as the spec's reader knows it, not absolutely."""
+    weights, place = loaded.weights, error.place
+    if weights is None or place is None or place.file != str(weights.absolute()):
+        return error
+    return dataclasses.replace(error, place=dataclasses.replace(place, file=str(weights)))
 
 
 def _follow(

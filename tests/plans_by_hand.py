@@ -254,36 +254,49 @@ def expected(made: HandMade, x: Array) -> dict[str, Array]:
 
 
 def slow(folder: Path, *, ops: int = 200, size: int = 512, attempts: int = 4) -> HandMade:
-    """x f32[size,size] times a constant, `ops` times: some 5 ms an op at 512."""
-    matrix = f"f32[{size},{size}]"
+    """x f32[size,size] times a constant, `ops` times: some 5 ms an op at 512, 10 ops a step.
+
+    Between steps a run can be cancelled; a step runs to its end.
+    """
+    matrix, nbytes = f"f32[{size},{size}]", str(size * size * 4)
     weights = {"w": np.eye(size, dtype=np.float32)}
-    body = [
-        {
-            "out": [f"t{i}"],
-            "op": "aten.mm.default",
-            "args": [{"v": f"t{i - 1}" if i else "x"}, {"v": "w"}],
-        }
-        for i in range(ops)
-    ]
+    each = min(ops, 10)
     program = {
         "inputs": [{"name": "x", "type": matrix}, {"name": "w", "type": matrix}],
-        "outputs": [{"name": f"t{ops - 1}", "type": matrix}],
+        "outputs": [{"name": f"t{each - 1}", "type": matrix}],
         "scratch_bytes": str(size * size * 4 * 2),
-        "ops": body,
+        "ops": [
+            {
+                "out": [f"t{i}"],
+                "op": "aten.mm.default",
+                "args": [{"v": f"t{i - 1}" if i else "x"}, {"v": "w"}],
+            }
+            for i in range(each)
+        ],
     }
-    nbytes = str(size * size * 4)
+    values = {"x": value(matrix, "d0", nbytes)}
     steps: list[dict[str, Any]] = [
         {"id": "load@d0", "kind": "load", "device": "d0", "reads": ["w"]},
-        {
-            "id": "compute@d0",
-            "kind": "compute",
-            "device": "d0",
-            "program": "p",
-            "reads": ["x", "w"],
-            "writes": ["y"],
-        },
-        {"id": "return@d0", "kind": "return", "device": "d0", "reads": ["y"]},
     ]
+    last, count = "x", ops // each
+    for i in range(count):
+        made = "y" if i == count - 1 else f"v{i}"
+        values[made] = value(matrix, "d0", nbytes)
+        steps.append(
+            {
+                "id": f"part{i}/compute@d0",
+                "kind": "compute",
+                "device": "d0",
+                "program": "p",
+                "reads": [last, "w"],
+                "writes": [made],
+            }
+        )
+        if last != "x":
+            free = {"id": f"part{i}/free@d0", "kind": "free", "device": "d0", "reads": [last]}
+            steps.append(free)
+        last = made
+    steps.append({"id": "return@d0", "kind": "return", "device": "d0", "reads": ["y"]})
     data = {
         "name": "slow",
         "dims": {},
@@ -296,7 +309,7 @@ def slow(folder: Path, *, ops: int = 200, size: int = 512, attempts: int = 4) ->
             }
         },
         "programs": {"p": program},
-        "values": {"x": value(matrix, "d0", nbytes), "y": value(matrix, "d0", nbytes)},
+        "values": values,
         "policies": policy(attempts=attempts, timeout_ms=120_000),
         "steps": steps,
     }

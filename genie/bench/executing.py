@@ -11,7 +11,7 @@ import torch
 from genie.bench.cases import case
 from genie.bench.measure import alternate, median_ratio
 from genie.bench.report import Row, median_row
-from genie.client.connect import connect
+from genie.client import connect
 from genie.driver import compile_model
 from genie.model.loader import load_model
 from genie.spec import load_spec

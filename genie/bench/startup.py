@@ -43,7 +43,7 @@ def _daemon() -> tuple[float, int]:
     """(seconds from spawn to the first session, resident bytes then) of a fresh daemon."""
     import psutil
 
-    from genie.client.connect import connect
+    from genie.client import connect
     from genie_schemas.errors import GenieError
 
     with tempfile.TemporaryDirectory(prefix="genie-bench-") as folder:

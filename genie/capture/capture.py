@@ -8,6 +8,7 @@ dropout are their input. What remains is one `Node` a call, with values named by
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from genie.capture.aliases import Storages
 from genie.capture.encode import Symbols, Unsupported, encode, stride_order, type_text
+from genie.capture.exporter import positional_only
+from genie.capture.inline import inline_regions
 from genie.capture.outputs import output_names
 from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
 from genie.graph.legality import mutated
@@ -52,12 +55,12 @@ _METADATA_IN_PLACE = {
         ("squeeze", "default"),
         ("squeeze", "dim"),
         ("squeeze", "dims"),
-        ("transpose", "int"),
         ("t", "default"),
         ("swapaxes", "default"),
         ("swapdims", "default"),
+        ("as_strided", "default"),
     )
-}
+} | {"aten.transpose_.default": "aten.transpose.int"}
 """In-place operators that change no data but how it is viewed, and the view that does the same."""
 
 _PROVED = {
@@ -124,12 +127,16 @@ def capture(
 
     `locate` finds the user's line of a call, for errors. Raises GenieError GEN0223 … GEN0227.
     """
+    inline_regions(program.graph_module)
     walk = _Walk(program, spec, shown, locate)
-    inputs = _inputs(walk)
-    names = {}
-    for item in program.graph_signature.input_specs:
-        if item.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-            names[item.arg.name] = (item.kind, str(item.target))
+    inputs = _inputs(walk, model)
+    used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
+    first = _first_names(model, program)
+    names = {
+        item.arg.name: (item.kind, first.get(str(item.target), str(item.target)))
+        for item in program.graph_signature.input_specs
+        if item.kind in _HELD and item.arg.name in used
+    }
     held = _constants(walk, names)
     for node in program.graph.nodes:
         if node.op == "call_function":
@@ -162,7 +169,7 @@ def capture(
     return Captured(graph, tensors)
 
 
-def _inputs(walk: _Walk) -> list[Input]:
+def _inputs(walk: _Walk, model: nn.Module) -> list[Input]:
     """Inputs in the spec's order; learns which torch symbol is which dimension."""
     nodes = {n.name: n for n in walk.program.graph.nodes if n.op == "placeholder"}
     order = [
@@ -171,7 +178,7 @@ def _inputs(walk: _Walk) -> list[Input]:
         if item.kind == InputKind.USER_INPUT
     ]
     found: dict[str, fx.Node] = {}
-    for name, arg in zip(_flat_names(walk), order, strict=True):
+    for name, arg in zip(_flat_names(walk, model), order, strict=True):
         found[name] = nodes[arg]
         fake = nodes[arg].meta["val"]
         for size, given in zip(fake.shape, walk.spec.inputs[name].shape, strict=True):
@@ -189,14 +196,28 @@ def _inputs(walk: _Walk) -> list[Input]:
     return inputs
 
 
-def _flat_names(walk: _Walk) -> list[str]:
+def _flat_names(walk: _Walk, model: nn.Module) -> list[str]:
     """Input names in the order of the exported placeholders: positional ones first."""
-    args, kwargs = walk.program.call_spec.in_spec.children()
-    names = [str(name) for name in (kwargs.context or [])]
-    rest = [name for name in walk.spec.inputs if name not in names]
-    return [*rest[: args.num_children], *names]
+    _, kwargs = walk.program.call_spec.in_spec.children()
+    return [*positional_only(model, walk.spec), *(str(name) for name in kwargs.context or ())]
 
 
+def _first_names(model: nn.Module, program: ExportedProgram) -> dict[str, str]:
+    """Name of a tensor → the first that the model has for it: export keeps the last of tied ones."""
+    held = itertools.chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    )
+    first: dict[int, str] = {}
+    for name, tensor in held:
+        first.setdefault(id(tensor), name)
+    return {name: first.get(id(tensor), name) for name, tensor in program.state_dict.items()}
+
+
+_HELD = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "lifted",
+}
 _Held = tuple[Value, str, torch.Tensor]
 
 
@@ -204,14 +225,12 @@ def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_He
     """Parameters and buffers under their own names; lifted tensors under their user's module."""
     program = walk.program
     held: list[_Held] = []
-    kinds = {
-        InputKind.PARAMETER: "parameter",
-        InputKind.BUFFER: "buffer",
-        InputKind.CONSTANT_TENSOR: "lifted",
+    # Parameters and buffers have the first choice; lifted tensors are named after them.
+    given = {
+        node: walk.namer(clean(target))
+        for node, (kind, target) in names.items()
+        if kind != InputKind.CONSTANT_TENSOR
     }
-    taken = {clean(target) for kind, target in names.values() if kind != InputKind.CONSTANT_TENSOR}
-    for name in sorted(taken):
-        walk.namer.reserve(name)
     for node in program.graph.nodes:
         if node.op != "placeholder" or node.name not in names:
             continue
@@ -224,7 +243,7 @@ def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_He
             module = module_of(user) if user is not None else ""
             name = walk.namer(clean(f"{module}.constant" if module else "constant"))
         else:
-            name = clean(target)
+            name = given[node.name]
         fake = node.meta["val"]
         try:
             value = walk.value(name, fake, walk.storages.fresh(fake))
@@ -237,7 +256,7 @@ def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_He
                 "convert it to a dense tensor of a common dtype",
             ) from None
         walk.refs[node] = Ref(name)
-        held.append((value, kinds[kind], tensor.detach()))
+        held.append((value, _HELD[kind], tensor.detach()))
     return held
 
 
@@ -286,7 +305,8 @@ def _operator(walk: _Walk, node: fx.Node, name: str, fake: Any) -> None:
             "it is not on the plan's allow-list",
             "write it with other operators, or register the model part without it",
         )
-    if info.seeded and _draws(node, info):
+    bound = {a.name: v for a, v in zip(info.args, node.args, strict=False)} | dict(node.kwargs)
+    if info.draws(bound):
         raise walk.fail(
             "GEN0225",
             node,
@@ -365,17 +385,6 @@ def _operands(walk: _Walk, node: fx.Node) -> list[Ref]:
     return [r for r in refs if isinstance(r, Ref)]
 
 
-def _draws(node: fx.Node, info: optable.OpInfo) -> bool:
-    """Whether a call of an operator that can be random really is."""
-    bound = {a.name: v for a, v in zip(info.args, node.args, strict=False)} | dict(node.kwargs)
-    if bound.get("train") is False or bound.get("training") is False:
-        return False
-    for rate in ("dropout_p", "p", "dropout"):
-        if rate in {a.name for a in info.args} and bound.get(rate, 0.0) == 0.0:
-            return rate == "p" and "bernoulli" in info.name
-    return True
-
-
 def _unbacked(fake: torch.Tensor, symbols: Symbols) -> bool:
     sizes: list[Any] = [size for size in fake.shape if isinstance(size, torch.SymInt)]
     free = {s for size in sizes for s in size.node.expr.free_symbols}
@@ -452,7 +461,9 @@ def _outputs(walk: _Walk) -> list[Output]:
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor's elements in storage order, row-major: what a plan's constants hold."""
-    return tensor.permute(stride_order(tensor)).contiguous()
+    # Conjugate and negative views keep their bytes unresolved: a plan holds what they stand for.
+    plain = tensor.resolve_conj().resolve_neg()
+    return plain.permute(stride_order(plain)).contiguous()
 
 
 def _dedupe(held: list[_Held]) -> tuple[list[Constant], dict[str, torch.Tensor]]:

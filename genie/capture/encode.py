@@ -23,7 +23,7 @@ class Symbols:
     """torch's symbols (s40) under the names that the spec gave the dimensions (batch)."""
 
     def __init__(self, names: Mapping[sympy.Symbol, str]) -> None:
-        self.names = dict(names)
+        self.names: dict[Any, str] = dict(names)
 
     def expr(self, size: Any) -> int | Expr:
         """An int, or the expression of a SymInt or sympy expression; Unsupported otherwise."""
@@ -46,7 +46,7 @@ class Symbols:
         if isinstance(e, sympy.Symbol):
             if e not in self.names:
                 raise Unsupported(f"a size that depends on the data ({e})")
-            return self.names[e]
+            return str(self.names[e])
         text = self._compound(e)
         return f"({text})" if tight and not isinstance(e, sympy.Max | sympy.Min) else text
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from genie.capture.failures import diagnose
 from genie_schemas.errors import GenieError, GenieErrors, Place
-from genie_schemas.errors.user_code import user_error, user_place
 from genie_schemas.spec import Input, Spec
 
 
@@ -95,89 +97,58 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
         name: {i: dims[s] for i, s in enumerate(item.shape) if isinstance(s, str) and s in dims}
         for name, item in spec.inputs.items()
     }
-    args, kwargs, shapes = _call(model, example_inputs(spec), dynamic)
+    args, kwargs, shapes = _call(model, spec, dynamic)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            with _explicit(model, spec):
+                return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise diagnose(error, model, (args, kwargs), path, shown, spec) from error
 
 
 def _call(
-    model: nn.Module, inputs: dict[str, torch.Tensor], dynamic: dict[str, dict[int, Any]]
+    model: nn.Module, spec: Spec, dynamic: dict[str, dict[int, Any]]
 ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Positional-only parameters by position, the others by name."""
-    parameters = inspect.signature(model.forward).parameters
-    first = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY and n in inputs]
+    inputs = example_inputs(spec)
+    first = positional_only(model, spec)
     args = tuple(inputs[n] for n in first)
     kwargs = {n: v for n, v in inputs.items() if n not in first}
     shapes = {n: dynamic.get(n) or None for n in inputs}
     return args, kwargs, shapes
 
 
-def diagnose(
-    error: Exception, model: nn.Module, call: Any, path: Path, shown: str, spec: Spec
-) -> GenieError:
-    """What stands behind an exception of torch.export, by its kind, then by running eagerly."""
-    place = user_place(error.__traceback__, path, shown) or Place(file=shown)
-    text = str(error)
-    kind = type(error).__name__
-    if kind in ("GuardOnDataDependentSymNode", "PendingUnbackedSymbolNotFound") or (
-        kind in ("UserError", "Unsupported", "RuntimeError", "TorchRuntimeError")
-        and ("data-dependent" in text or "data dependent" in text)
-    ):
-        return GenieError(
-            "GEN0220",
-            "the forward decides by the value of a tensor",
-            place,
-            _first_line(text),
-            "choose with torch.where(condition, a, b) instead of if; "
-            "for sizes, use a fixed size and a mask",
-        )
-    dims = [name for name in spec.dims if f"{name} " in text or f"({name})" in text]
-    if kind in ("ConstraintViolationError", "UserError") and (
-        "Constraints violated" in text or "specialized" in text or "constant" in text
-    ):
-        named = ", ".join(dims) or ", ".join(spec.dims)
-        return GenieError(
-            "GEN0221",
-            f"the model does not work for every size of {named}",
-            Place(file=shown),
-            _reason(text),
-            "narrow the range in the spec's dims, or write the fixed size into the input's shape",
-        )
-    eager = _eager_failure(model, call)
-    if eager is not None:
-        return user_error(eager, path, shown, "the forward raised")
-    return GenieError(
-        "GEN0222",
-        "torch.export cannot capture the forward",
-        place,
-        f"{kind}: {_first_line(text)}",
-        "write the line named above with tensor operators; "
-        "docs/troubleshooting.md lists the usual cases",
-    )
+@contextmanager
+def _explicit(model: nn.Module, spec: Spec) -> Iterator[None]:
+    """Give inputs that forward collects in **kwargs parameters of their own.
 
+    torch.export makes no dimension of a collected tensor dynamic.
+    """
+    forward = model.forward
+    parameters = inspect.signature(forward).parameters
+    collected = [n for n in spec.inputs if n not in parameters]
+    if not collected:
+        yield
+        return
 
-def _eager_failure(model: nn.Module, call: Any) -> Exception | None:
-    args, kwargs = call
+    def explicit(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    kept = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
+    added = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in collected]
+    explicit.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
+    own = vars(model).get("forward")
+    model.forward = explicit
     try:
-        with torch.no_grad():
-            model(*args, **kwargs)
-    except Exception as error:
-        return error
-    return None
+        yield
+    finally:
+        del model.forward
+        if own is not None:
+            model.forward = own
 
 
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[0] if lines else "no message")[:300]
-
-
-def _reason(text: str) -> str:
-    for line in text.splitlines():
-        stripped = line.strip(" -")
-        if "dynamic" in stripped or "constant" in stripped or "specialized" in stripped:
-            return stripped[:300]
-    return _first_line(text)
+def positional_only(model: nn.Module, spec: Spec) -> list[str]:
+    """The spec's inputs that forward takes by position alone, in forward's order."""
+    parameters = inspect.signature(model.forward).parameters
+    return [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY and n in spec.inputs]

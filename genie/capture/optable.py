@@ -41,7 +41,7 @@ _DENIED = re.compile(
     r"set_|resize|rename|align_|refine|unflatten_dense|int_repr|dequantize|quantize|"
     r"from_file|pin_memory|is_pinned|record_stream|requires_grad|retain_grad|storage|"
     r"choose_qparams|fake_quantize|fused_moving|crow_|ccol_|col_indices|row_indices|"
-    r"coalesce|indices|values_copy|empty_quantized|per_tensor|rnn_|segment_reduce_b|"
+    r"coalesce|indices|values_copy|empty_quantized|per_tensor|segment_reduce_b|"
     r"sym_constrain|print).*|data|set|item|values|indices|.*backward.*|.*_sparse|.*nnz.*|"
     r"swap|to_dense|detach_copy|.*_scatter_mask|.*dense_backward"
 )

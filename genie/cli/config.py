@@ -6,7 +6,7 @@ option's own default. A file has a table for each command, with keys spelt like 
 
     [execute]
     on = ["unix:///run/genie/genied.sock"]
-    transport = "tcp"
+    deadline = 60
 
 Relative paths are relative to the file that holds them. Whatever is not an option is refused, and
 so is --json, which belongs to one call and not to a place.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -81,9 +82,19 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
         ctx.exit()
 
 
+# \b keeps click from joining the lines below it.
+_ABOUT = """Compile PyTorch models into reviewable plans, and run the plans on any machine.
+
+\b
+  genie compile model.py --spec vision.yaml -o vision.plan.json
+  genie execute vision.plan.json --input image=image.npy
+"""
+
+
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GENIE"},
+    help=_ABOUT,
     epilog="`genie COMMAND --help` tells more about a command.",
 )
 @click.option(
@@ -96,16 +107,13 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     help="Print the version and exit.",
 )
 def cli() -> None:
-    r"""Compile PyTorch models into reviewable plans, and run the plans on any machine.
-
-    \b
-      genie compile model.py --spec vision.yaml -o vision.plan.json
-      genie execute vision.plan.json --input image=image.npy
-    """
+    """The group; its help is `_ABOUT`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `genie` with `argv` (default: the process's arguments) and return its exit status."""
+    # gRPC's own log lines on stderr would stand between ours; its failures reach us as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         result: Any = cli.main(args=args, prog_name="genie", standalone_mode=False)

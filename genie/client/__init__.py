@@ -8,8 +8,8 @@ with connect() as session:                      # or connect("unix:///run/genie.
     result.outputs["logits"]
 """
 
-from genie.client.connect import connect
 from genie.client.link import LoadedPlan
+from genie.client.opening import connect
 from genie.client.result import RunResult, Timing
 from genie.client.session import Session, load_plan
 from genie.client.tensors import Tensor

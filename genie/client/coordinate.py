@@ -38,7 +38,7 @@ class Coordinator:
     def __init__(self, binding: Mapping[str, NodeLink]) -> None:
         self._binding = binding
         by_id = {id(node): node for node in binding.values()}
-        self._nodes = sorted(by_id.values(), key=lambda node: node.order)
+        self._nodes = sorted(by_id.values(), key=_order)
         self._peers: dict[tuple[int, int], tuple[str, str]] = {}
 
     def devices(self, node: NodeLink) -> list[str]:
@@ -66,7 +66,7 @@ class Coordinator:
                 "sent": sum(a[0] - b[0] for a, b in zip(after, before, strict=True)),
                 "received": sum(a[1] - b[1] for a, b in zip(after, before, strict=True)),
             },
-            self._transports(),
+            self._transports(spec.plan.installed, spec.entrypoint),
             max(node.threads for node in self._nodes),
         )
 
@@ -136,7 +136,7 @@ class Coordinator:
 
     def _wait(self, spec: RunSpec, legs: list[tuple[NodeLink, Leg]], end: float) -> list[RunReport]:
         if len(legs) == 1:
-            node, leg = legs[0]
+            _, leg = legs[0]
             while True:
                 found = leg.wait(_left(spec, end))
                 self._check_alive()
@@ -168,7 +168,7 @@ class Coordinator:
             thread = threading.Thread(target=watch, args=(leg,), name=f"genie-wait-{node.name}")
             thread.daemon = True
             thread.start()
-        reports = []
+        reports: list[RunReport] = []
         try:
             while len(reports) < len(legs):
                 self._check_alive()
@@ -214,23 +214,27 @@ class Coordinator:
                 src, dst = self._binding[hop.src], self._binding[hop.dst]
                 if src is dst:
                     continue
-                first, second = sorted((src, dst), key=lambda node: node.order)
+                first, second = sorted((src, dst), key=_order)
                 key = (id(first), id(second))
                 if key not in self._peers:
                     self._peers[key] = first.connect_peer(second)
                 found[step] = (self._peers[key][0], src, dst)
         return found
 
-    def _transports(self) -> dict[str, str]:
-        paths: dict[str, str] = {}
-        for device, node in self._binding.items():
-            paths[f"client->{device}"] = node.path()
-        for (first, second), (_, path) in self._peers.items():
-            for a, node_a in self._binding.items():
-                for b, node_b in self._binding.items():
-                    if {id(node_a), id(node_b)} == {first, second}:
-                        paths[f"{a}->{b}"] = path
+    def _transports(self, plan: InstalledPlan, entrypoint: str) -> dict[str, str]:
+        """The path of every leg of a run: "client->d0", "d0->d1"."""
+        paths = {f"client->{device}": node.path() for device, node in self._binding.items()}
+        for (entry, device), share in plan.shares.items():
+            for hop in share.outgoing.values():
+                if entry == entrypoint:
+                    ends = sorted((self._binding[device], self._binding[hop.dst]), key=_order)
+                    peer = self._peers.get((id(ends[0]), id(ends[1])))
+                    paths[f"{device}->{hop.dst}"] = peer[1] if peer else "in-process"
         return paths
+
+
+def _order(node: NodeLink) -> str:
+    return node.order
 
 
 def _good(found: LegEnd) -> RunReport:

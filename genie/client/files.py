@@ -16,7 +16,7 @@ from genie_schemas.constants import MAX_HEADER, parse_header
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.types import DTYPES, FROM_TORCH
 
-__all__ = ["load_array", "load_inputs", "save_tensors"]
+__all__ = ["check_writable", "load_array", "load_inputs", "save_tensors"]
 
 _TO_SAFETENSORS = {
     "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "i64": "I64", "i32": "I32",
@@ -100,6 +100,17 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         )
         for name, entry in entries.items()
     }
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output file whose folder cannot be written to, before anything runs. GEN0408."""
+    folder = path.parent
+    if path.is_dir():
+        raise _unwritable(path, "it is a folder")
+    if not folder.is_dir():
+        raise _unwritable(path, f"there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unwritable(path, f"no permission to write in {folder}")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

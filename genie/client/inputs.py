@@ -108,11 +108,14 @@ def _one(
 ) -> list[GenieError]:
     errors = []
     wanted = DTYPES[type_.dtype][0]
-    if tensor.dtype != wanted or tensor.array.dtype != storage(type_.dtype):
+    held = storage(type_.dtype)
+    if tensor.dtype != wanted or tensor.array.dtype != held:
+        has = tensor.dtype if tensor.dtype != wanted else f"{tensor.array.dtype} for {wanted}"
+        takes = wanted if str(held) == wanted else f"{wanted}, as Tensor of its bits in {held}"
         errors.append(
             GenieError(
                 "GEN0402",
-                f"the input {item.name!r} has dtype {tensor.dtype}; the plan takes {wanted}",
+                f"the input {item.name!r} has dtype {has}; the plan takes {takes}",
                 remedy=f"convert it to {wanted}, or change the dtype in the spec and compile again",
                 context={"input": item.name},
             )

@@ -7,9 +7,10 @@ from typing import Any
 
 from genie.client.link import Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
 from genie_runtime.dispatch import report
+from genie_runtime.mail import Wires
 from genie_runtime.node import Node
 from genie_runtime.plans import concrete
-from genie_runtime.run import Run, Wires
+from genie_runtime.run import Run
 from genie_runtime.session import Session
 from genie_schemas.constants import ConstantFiles
 from genie_schemas.errors import GenieError, InternalError
@@ -47,7 +48,9 @@ class _EmbeddedLeg:
         }
 
     def release(self) -> None:
-        self._run.release()
+        # A run that failed lets go by itself, once its executors have.
+        if self._run.state != "failed":
+            self._run.release()
 
 
 class EmbeddedLink:

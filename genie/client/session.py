@@ -22,7 +22,7 @@ from genie_schemas.messages import RUN_ID
 from genie_schemas.reader import read_bytes, read_plan
 from genie_schemas.verify import verify
 
-__all__ = ["Session", "load_plan"]
+__all__ = ["Session", "check_run_id", "load_plan"]
 
 DEADLINE = 600.0
 """Seconds that a run may take when the caller gives no deadline."""
@@ -34,6 +34,16 @@ def load_plan(path: Path) -> LoadedPlan:
     plan = read_plan(raw, str(path))
     verify(plan)
     return LoadedPlan(view(plan, raw.decode()), path.parent)
+
+
+def check_run_id(run_id: str) -> None:
+    """GEN0417 unless it may name a run."""
+    if not re.fullmatch(RUN_ID, run_id):
+        raise GenieError(
+            "GEN0417",
+            f"{run_id[:140]!r} is no run id",
+            remedy="use 1 to 128 letters, digits and . _ : - starting with a letter or digit",
+        )
 
 
 class Session:
@@ -108,12 +118,8 @@ class Session:
         loaded, coordinator = self._plans[digest]
         end = time.monotonic() + deadline
         checked = check_inputs(loaded.installed.plan, entrypoint, inputs)
-        if run_id is not None and not re.fullmatch(RUN_ID, run_id):
-            raise GenieError(
-                "GEN0417",
-                f"{run_id[:140]!r} is no run id",
-                remedy="use 1 to 128 letters, digits and . _ : - starting with a letter or digit",
-            )
+        if run_id is not None:
+            check_run_id(run_id)
         spec = RunSpec(
             loaded,
             entrypoint,

@@ -11,8 +11,7 @@ from genie.graph.ir import Graph, Node, Value
 from genie_schemas import args, optable
 from genie_schemas.errors import InternalError
 from genie_schemas.expr import Expr
-from genie_schemas.plan import Op
-from genie_schemas.verify.operators import mutated_values
+from genie_schemas.verify.operators import values_in
 
 Rule = Callable[[Graph], Iterator[str]]
 
@@ -76,13 +75,19 @@ def mutated(node: Node) -> list[str]:
     info = optable.lookup(node.op)
     if info is None:
         return []
-    op = Op.model_construct(
-        out=[],
-        op=node.op,
-        args=[args.encode(a) for a in node.args],
-        kwargs={k: args.encode(v) for k, v in node.kwargs},
-    )
-    return mutated_values(op, info)
+    bound = _bound(node, info)
+    return values_in(bound, info.mutated(bound))
+
+
+def may_alias(node: Node) -> list[str]:
+    """Names of the values whose memory the node's results are, or may be for some sizes."""
+    info = optable.lookup(node.op)
+    return [] if info is None else values_in(_bound(node, info), info.aliased())
+
+
+def _bound(node: Node, info: optable.OpInfo) -> dict[str, args.Arg]:
+    positional = [a.name for a in info.args if not a.keyword_only]
+    return dict(zip(positional, node.args, strict=False)) | dict(node.kwargs)
 
 
 STAGE_RULES: dict[str, tuple[Rule, ...]] = {

@@ -99,7 +99,8 @@ def _run(request: dict[str, Any]) -> None:
     spec = Spec.model_validate_json(request["spec"])
     path = Path(request["model"])
     weights = Path(request["weights"]) if request["weights"] else None
-    model = load_model(path, request["shown"], spec, weights)
+    # Some kernels round differently when a weight requires a gradient; a plan's never does.
+    model = load_model(path, request["shown"], spec, weights).requires_grad_(False)
     # A mapped file's tensors are not 64-byte aligned, and kernels round by alignment: copy.
     inputs = {name: tensor.clone() for name, tensor in load_file(request["inputs"]).items()}
     try:

@@ -13,6 +13,7 @@ from genie.schedule.steps import Schedule
 from genie.semantics.regions import Region
 from genie_schemas import optable, writer
 from genie_schemas.expr import parse
+from genie_schemas.names import identifier
 from genie_schemas.plan import (
     FORMAT,
     FORMAT_VERSION,
@@ -71,7 +72,7 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
         format_version=FORMAT_VERSION,
         min_reader=FORMAT_VERSION,
         plan_digest=ZERO,
-        name=graph.name,
+        name=identifier(graph.name),
         requires=["compute.aten"],
         opset=Opset(torch=graph.torch, schemas={n: _schema(n) for n in sorted(used)}),
         provenance=Provenance(

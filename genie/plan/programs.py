@@ -62,8 +62,9 @@ class _Local:
         self.namer = Namer()
 
     def argument(self, name: str, constant: bool) -> str:
-        if constant and name.startswith(self.prefix):
-            return self.namer(clean(name.removeprefix(self.prefix)))
+        prefix = clean(self.prefix) + "." if self.prefix else ""
+        if constant and name.startswith(prefix):
+            return self.namer(name.removeprefix(prefix))
         return self.namer(f"shared.{name.rpartition('.')[2]}" if constant else "x")
 
     def value(self, node: Node) -> str:

@@ -24,36 +24,57 @@ def byte_terms(type_text: str) -> tuple[str, int]:
     return "*".join(factors[:-1]), int(factors[-1])
 
 
-def scratch_text(nodes: Sequence[Node], outputs: Iterable[str], table: Mapping[str, Value]) -> str:
-    """The peak bytes of the values that `nodes` create, views counted with their base."""
-    created = {
-        v.storage: table[v.name].type
-        for node in reversed(nodes)
-        for v in node.results
-        if v is not None
-    }
-    foreign = {table[n].storage for node in nodes for n in node.reads()} - set(created)
-    last: dict[int, int] = {}
-    for i, node in enumerate(nodes):
-        for name in (*node.reads(), *node.writes()):
-            last[table[name].storage] = i
-    for name in outputs:
-        last[table[name].storage] = len(nodes)
+def scratch_text(nodes: Sequence[Node], outputs: Sequence[str], table: Mapping[str, Value]) -> str:
+    """The peak bytes that `nodes` hold beyond what they are given, views counted with their base.
+
+    At the end each output gets memory of its own: one that is a view, or that shares memory with
+    an input or another output, is copied while the others are still held.
+    """
+    whole, last = _storages(nodes, outputs, table)
     live: Counter[str] = Counter()
     held: dict[int, tuple[str, int]] = {}
     peaks: list[dict[str, int]] = []
     for i, node in enumerate(nodes):
         for value in node.results:
-            if value is None or value.storage in held or value.storage in foreign:
+            if value is None or whole.get(value.storage) != value.name:
                 continue
-            held[value.storage] = byte_terms(created[value.storage])
+            held[value.storage] = byte_terms(value.type)
             factor, number = held[value.storage]
             live[factor] += number
         peaks.append({f: n for f, n in live.items() if n})
         for storage in [s for s in held if last[s] == i]:
             factor, number = held.pop(storage)
             live[factor] -= number
+    taken: set[int] = set()
+    for name in outputs:
+        value = table[name]
+        if whole.get(value.storage) != name or value.storage in taken:
+            factor, number = byte_terms(value.type)
+            live[factor] += number
+        taken.add(value.storage)
+    peaks.append({f: n for f, n in live.items() if n})
     return sum_text(peaks)
+
+
+def _storages(
+    nodes: Sequence[Node], outputs: Sequence[str], table: Mapping[str, Value]
+) -> tuple[dict[int, str], dict[int, int]]:
+    """Storage that the nodes create → the value that is all of it; storage → its last use."""
+    foreign: set[int] = set()
+    whole: dict[int, str] = {}
+    last: dict[int, int] = {}
+    for i, node in enumerate(nodes):
+        for name in node.reads():
+            last[table[name].storage] = i
+            if table[name].storage not in whole:
+                foreign.add(table[name].storage)
+        for value in node.results:
+            if value is not None:
+                last[value.storage] = i
+                if value.storage not in foreign:
+                    whole.setdefault(value.storage, value.name)
+    last.update({table[name].storage: len(nodes) for name in outputs})
+    return whole, last
 
 
 def sum_text(peaks: Iterable[Sum]) -> str:

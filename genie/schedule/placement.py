@@ -52,7 +52,9 @@ def place(graph: Graph, spec: Spec, file: str | None) -> Placed:
         for i, stage in enumerate(spec.placement.stages)
     ]
     if free:
-        reasons.append(f"{free} operations outside the named modules follow what they read")
+        which = "1 operation outside the named modules follows what it reads"
+        many = f"{free} operations outside the named modules follow what they read"
+        reasons.append(which if free == 1 else many)
     return Placed(devices, tuple(reasons))
 
 

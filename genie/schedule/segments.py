@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from genie.graph.ir import Graph, Node, Value
-from genie.graph.legality import mutated
+from genie.graph.legality import may_alias, mutated
 from genie.graph.liveness import live_nodes
 from genie.semantics.regions import MIN_LAYER_OPS
 from genie_schemas.args import Ref
@@ -148,6 +150,18 @@ def _shared(paths: list[str]) -> str:
     return ".".join(shared)
 
 
+_CLONED = re.compile(r"(\.clone(\.\d+)?)+$")
+"""Ending of a clone's name: a clone of it is named after the same value."""
+
+OUTSIDE = -1
+"""Home of inputs and constants: no segment."""
+
+
+def _given(graph: Graph) -> Iterator[Value]:
+    yield from (i.value for i in graph.inputs)
+    yield from (c.value for c in graph.constants)
+
+
 class _Rebase:
     """Insert clones before mutations of values that another segment (or the caller) created."""
 
@@ -159,8 +173,10 @@ class _Rebase:
         for name in self.table:
             self.namer.reserve(name)
         self.next_storage = max((v.storage for v in graph.values()), default=0)
-        self.home: dict[int, int] = {}
-        """Storage → segment that created it; absent for inputs and constants."""
+        self.home = dict.fromkeys((v.storage for v in _given(graph)), OUTSIDE)
+        """Storage → segment that created it."""
+        self.base = {v.storage: v.name for v in reversed([*_given(graph)])}
+        """Storage → the first value in it, of which the others are views."""
         self.made_by: dict[str, Node] = {}
         self.names: dict[str, str] = {}
         """Old name → the name that stands for it now."""
@@ -171,13 +187,29 @@ class _Rebase:
         for i, item in enumerate(self.items):
             for name in mutated(item.node):
                 current = self.names.get(name, name)
-                storage = self.table[current].storage
-                if self.home.get(storage) != item.segment:
+                if self._may_be_foreign(current, item.segment):
                     self._clone(current, item, i)
             item = dataclasses.replace(item, node=self._renamed(item.node))
             self._note(item)
             self.out.append(item)
         return self.out, self.notes
+
+    def _may_be_foreign(self, name: str, segment: int) -> bool:
+        """Whether writing to the value may write to memory that the segment did not create.
+
+        `x.t().contiguous()` is new memory at most sizes, and x itself at some: what such a call
+        returns is taken for what it may be.
+        """
+        seen: set[int] = set()
+        pending = [name]
+        while pending:
+            storage = self.table[pending.pop()].storage
+            if self.home[storage] != segment:
+                return True
+            if storage not in seen:
+                seen.add(storage)
+                pending += may_alias(self.made_by[self.base[storage]])
+        return False
 
     def _renamed(self, node: Node) -> Node:
         """The call on today's names; its views share the memory of what they now view."""
@@ -197,12 +229,13 @@ class _Rebase:
                 self.table[value.name] = value
                 self.made_by[value.name] = item.node
                 self.home.setdefault(value.storage, item.segment)
+                self.base.setdefault(value.storage, value.name)
 
     def _clone(self, written: str, item: _Item, at: int) -> None:
         """Clone the base of `written` into this segment, and take live views of it again."""
         storage = self.table[written].storage
-        members = [n for n, v in self.table.items() if v.storage == storage]
-        base = members[0]
+        base = self.base[storage]
+        members = [n for n in (base, *self.made_by) if self.table[n].storage == storage]
         used: set[str] = set()
         for later in self.items[at:]:
             used.update(self.names.get(n, n) for n in later.node.reads())
@@ -214,7 +247,9 @@ class _Rebase:
         for name in wanted:
             node = self.made_by.get(name)
             value = self.table[name]
-            copy = Value(self.namer(f"{name}.clone"), value.type, self.next_storage)
+            copy = Value(
+                self.namer(_CLONED.sub("", name) + ".clone"), value.type, self.next_storage
+            )
             if name == base:
                 made = Node("aten.clone.default", (Ref(name),), (), (copy,), item.node.module)
             elif node is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from genie.graph.ir import Graph
 from genie.schedule.segments import Segment
-from genie_schemas.names import Namer
+from genie_schemas.names import Namer, clean
 from genie_schemas.plan import (
     ComputeStep,
     FreeStep,
@@ -109,7 +109,7 @@ class _Scheduler:
             names = [*self.graph.nodes[segment.start].writes(), *use.writes]
             if names:
                 return names[0]
-        return segment.label or "main"
+        return clean(segment.label) if segment.label else "main"
 
     def _load(self, label: str, device: str, reads: Iterable[str]) -> None:
         """Load the constants that are not yet on the device, before the step that reads them."""

@@ -83,13 +83,14 @@ def _from_array_interface(obj: Any) -> FlatBuffer:
 
 
 def _from_dlpack(obj: Any) -> FlatBuffer:
-    device_type, _ = obj.__dlpack_device__()
-    if int(device_type) not in (_DL_CPU, _DL_CUDA_HOST):
-        raise _unsuitable(obj, "its memory is not on the host")
     try:
-        capsule = obj.__dlpack__()
-    except Exception as error:  # exporters raise what they like: requires_grad, conjugate, sparse
-        raise _unsuitable(obj, str(error).strip().splitlines()[0]) from error
+        device_type, _ = obj.__dlpack_device__()
+        on_host = int(device_type) in (_DL_CPU, _DL_CUDA_HOST)
+        capsule = obj.__dlpack__() if on_host else None
+    except Exception as error:  # exporters raise what they like: requires_grad, sparse, meta
+        raise _unsuitable(obj, (str(error).strip() or repr(error)).splitlines()[0]) from error
+    if not on_host:
+        raise _unsuitable(obj, "its memory is not on the host")
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype = ctypes.c_void_p
     get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]

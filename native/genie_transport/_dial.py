@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 
+from genie_schemas.errors import GenieError, Place
 from genie_transport._endpoint import Endpoint, check_tls, parse_endpoint, resolve
 from genie_transport._errors import setup_error
 from genie_transport._handshake import Accepted, DialHandshake, check_key, check_session_id
@@ -119,7 +120,12 @@ def _prove(
                 raise setup_error(
                     "GEN0606", "the peer ended the connection during the handshake", at=str(where)
                 )
-            sock.sendall(handshake.received(data))
+            # An empty send would fail already when the peer has said no and gone.
+            if reply := handshake.received(data):
+                sock.sendall(reply)
+    except GenieError as error:
+        error.place = Place(path=str(where))
+        raise
     except ssl.SSLError as error:
         # With TLS 1.3 a refused client certificate shows at the first read.
         raise setup_error(

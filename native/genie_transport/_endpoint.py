@@ -111,7 +111,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _malformed(text: str, why: str) -> Exception:
-    return setup_error("GEN0602", f"malformed endpoint: {why}", at=text)
+    return setup_error(
+        "GEN0602",
+        f"malformed endpoint: {why}",
+        at=text.encode("unicode_escape").decode() or "(empty)",
+        remedy="write unix:///absolute/path or tcp://host:port",
+    )
 
 
 def unknown_path(path: str) -> Exception:

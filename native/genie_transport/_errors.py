@@ -18,7 +18,7 @@ __all__ = ["ProtocolViolation", "Refusal", "TransferError", "refused", "setup_er
 
 _REMEDIES = {
     "GEN0601": "name one of the existing paths",
-    "GEN0602": "write unix:///absolute/path or tcp://host:port",
+    "GEN0602": "correct the option",
     "GEN0603": "pass an ssl.SSLContext with minimum version TLS 1.3 and CERT_REQUIRED",
     "GEN0604": "start the daemon, or correct the endpoint",
     "GEN0605": "choose another endpoint, or stop the process that has it",
@@ -115,6 +115,9 @@ def refused(code: str, detail: int) -> tuple[str, str]:
     return "GEN0600", f"the peer refused with {code}"
 
 
-def setup_error(code: str, message: str, *, at: str = "", cause: str | None = None) -> GenieError:
+def setup_error(
+    code: str, message: str, *, at: str = "", cause: str | None = None, remedy: str | None = None
+) -> GenieError:
     """A failure of opening, listening or connecting, as the error that users meet."""
-    return GenieError(code, message, Place(path=at) if at else None, cause, _REMEDIES.get(code))
+    place = Place(path=at) if at else None
+    return GenieError(code, message, place, cause, remedy or _REMEDIES.get(code))

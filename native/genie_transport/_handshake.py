@@ -1,12 +1,13 @@
 """How two sides prove that they hold a session's key: sans-I/O, both roles.
 
     dialler → listener   HELLO      nonce, terms, session id
-    listener → dialler   CHALLENGE  nonce, terms
+    listener → dialler   CHALLENGE  nonce
     dialler → listener   PROOF      MAC over both, for the dialler
-    listener → dialler   WELCOME    MAC over both, for the listener      (or REFUSED: a reason)
+    listener → dialler   WELCOME    terms, MAC over all, for the listener  (or REFUSED: a reason)
 
 The dialler proves first, and a session that nobody expects fails at the same point as a wrong
-key: a stranger learns neither which sessions exist nor a MAC to search keys against. The MACs
+key: a stranger learns neither which sessions exist (the terms, which could tell, come last) nor a
+MAC to search keys against. The MACs
 name their role, so none can be reflected. Both nonces enter the traffic keys: nothing recorded on
 another connection verifies on this one. A message is `"GTH" · version u8 · type u8 · size u16`
 and its body, at most 512 bytes.
@@ -42,7 +43,8 @@ __all__ = [
 
 _MAGIC = b"GTH"
 _HEAD = struct.Struct(">3sBBH")
-_TERMS = struct.Struct(">32sQIQ")
+_NONCE_BYTES = 32
+_TERMS = struct.Struct(">QIQ")
 _MAX_BODY = 512
 _SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MICRO = 1_000_000
@@ -107,15 +109,14 @@ def _message(step: _Step, body: bytes, version: int = VERSION) -> bytes:
     return _HEAD.pack(_MAGIC, version, step, len(body)) + body
 
 
-def _pack_terms(nonce: bytes, limits: Limits) -> bytes:
-    return _TERMS.pack(
-        nonce, limits.window_bytes, limits.chunk_bytes, int(limits.stall_timeout * _MICRO)
-    )
+def _pack_terms(limits: Limits) -> bytes:
+    stall = int(limits.stall_timeout * _MICRO)
+    return _TERMS.pack(limits.window_bytes, limits.chunk_bytes, stall)
 
 
 def _unpack_terms(body: bytes) -> PeerTerms | None:
     """The peer's terms, or None when they are out of bounds (they set what we may allocate)."""
-    _, window, chunk, stall = _TERMS.unpack(body)
+    window, chunk, stall = _TERMS.unpack(body)
     if not MIN_CHUNK <= chunk <= MAX_CHUNK or not 2 * chunk <= window <= MAX_WINDOW:
         return None
     if not 0.1 * _MICRO <= stall <= 3600 * _MICRO:
@@ -128,11 +129,13 @@ class _Secrets:
 
     def __init__(self, key: bytes, transcript: bytes) -> None:
         base = blake3(key, derive_key_context="genie transport v1 session").digest()
-        mac = blake3(b"mac" + transcript, key=base).digest()
-        self.dialler_proof = blake3(b"dialler", key=mac).digest()
-        self.listener_proof = blake3(b"listener", key=mac).digest()
+        self._mac = blake3(b"mac" + transcript, key=base).digest()
+        self.dialler_proof = blake3(b"dialler", key=self._mac).digest()
         self.dialler_sends = blake3(b"dialler sends" + transcript, key=base).digest()
         self.listener_sends = blake3(b"listener sends" + transcript, key=base).digest()
+
+    def listener_proof(self, terms: bytes) -> bytes:
+        return blake3(b"listener" + terms, key=self._mac).digest()
 
 
 class _Incoming:
@@ -175,7 +178,7 @@ class ListenHandshake:
         self._incoming = _Incoming()
         self._secrets: _Secrets | None = None
         self._terms: PeerTerms | None = None
-        self._known = False
+        self._limits: Limits | None = None
         self.session_id = ""
         self.accepted: Accepted | None = None
 
@@ -203,27 +206,27 @@ class ListenHandshake:
         raise HandshakeRefused("messages out of order", self.refusal(_Reason.SESSION))
 
     def _on_hello(self, whole: bytes, body: bytes) -> bytes:
-        if len(body) <= _TERMS.size:
+        if len(body) <= _NONCE_BYTES + _TERMS.size:
             raise HandshakeRefused("a short hello", self.refusal(_Reason.SESSION))
-        self._terms = _unpack_terms(body[: _TERMS.size])
-        name = body[_TERMS.size :].decode("ascii", "replace")
+        self._terms = _unpack_terms(body[_NONCE_BYTES : _NONCE_BYTES + _TERMS.size])
+        name = body[_NONCE_BYTES + _TERMS.size :].decode("ascii", "replace")
         if self._terms is None or not _SESSION_ID.fullmatch(name):
             raise HandshakeRefused("impossible terms", self.refusal(_Reason.SESSION))
         self.session_id = name
         found = self._find(name)
-        self._known = found is not None
         # An unknown session goes on with a key that nobody has, and fails at the proof.
-        key, limits = found or (secrets.token_bytes(32), Limits())
-        challenge = _message(_Step.CHALLENGE, _pack_terms(secrets.token_bytes(32), limits))
+        key, self._limits = found or (secrets.token_bytes(32), None)
+        challenge = _message(_Step.CHALLENGE, secrets.token_bytes(_NONCE_BYTES))
         self._secrets = _Secrets(key, whole + challenge)
         return challenge
 
     def _on_proof(self, body: bytes, derived: _Secrets, terms: PeerTerms) -> None:
         fits = compare_digest(body, derived.dialler_proof)
-        if not fits or not self._known:
+        if not fits or self._limits is None:
             raise HandshakeRefused("wrong key or session", self.refusal(_Reason.SESSION))
         keys = TrafficKeys(send=derived.listener_sends, receive=derived.dialler_sends)
-        welcome = _message(_Step.WELCOME, derived.listener_proof)
+        own = _pack_terms(self._limits)
+        welcome = _message(_Step.WELCOME, own + derived.listener_proof(own))
         self.accepted = Accepted(keys, terms, welcome)
 
     def busy(self) -> bytes:
@@ -246,10 +249,9 @@ class DialHandshake:
     def __init__(self, session_id: str, key: bytes, limits: Limits) -> None:
         self._key = key
         self._incoming = _Incoming()
-        nonce = secrets.token_bytes(32)
-        self._hello = _message(_Step.HELLO, _pack_terms(nonce, limits) + session_id.encode())
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        self._hello = _message(_Step.HELLO, nonce + _pack_terms(limits) + session_id.encode())
         self._secrets: _Secrets | None = None
-        self._terms: PeerTerms | None = None
         self.accepted: Accepted | None = None
 
     def start(self) -> bytes:
@@ -276,20 +278,23 @@ class DialHandshake:
         body = whole[_HEAD.size :]
         if step == _Step.REFUSED or version != VERSION:
             raise self._on_refused(version, body)
-        if step == _Step.CHALLENGE and self._secrets is None and len(body) == _TERMS.size:
-            self._terms = _unpack_terms(body)
-            if self._terms is None:
-                raise _refused_session("the peer offers impossible terms")
+        if step == _Step.CHALLENGE and self._secrets is None and len(body) == _NONCE_BYTES:
             self._secrets = _Secrets(self._key, self._hello + whole)
             return _message(_Step.PROOF, self._secrets.dialler_proof)
-        if step == _Step.WELCOME and self._secrets is not None and self._terms is not None:
-            derived = self._secrets
-            if not compare_digest(body, derived.listener_proof):
-                raise _refused_session("the peer does not hold the session's key")
-            keys = TrafficKeys(send=derived.dialler_sends, receive=derived.listener_sends)
-            self.accepted = Accepted(keys, self._terms)
+        if step == _Step.WELCOME and self._secrets is not None:
+            self._on_welcome(body, self._secrets)
             return b""
         raise _refused_session("the peer sent an unexpected message")
+
+    def _on_welcome(self, body: bytes, derived: _Secrets) -> None:
+        own, proof = body[: _TERMS.size], body[_TERMS.size :]
+        if not compare_digest(proof, derived.listener_proof(own)):
+            raise _refused_session("the peer does not hold the session's key")
+        terms = _unpack_terms(own)
+        if terms is None:
+            raise _refused_session("the peer offers impossible terms")
+        keys = TrafficKeys(send=derived.dialler_sends, receive=derived.listener_sends)
+        self.accepted = Accepted(keys, terms)
 
     @staticmethod
     def _on_refused(version: int, body: bytes) -> GenieError:

@@ -35,6 +35,8 @@ from genie_transport._types import (
 
 __all__ = ["Link", "PeerTerms"]
 
+_JOIN = 2048  # copying a frame of this size costs less than the parts it saves
+
 
 @dataclass(frozen=True)
 class PeerTerms:
@@ -196,11 +198,12 @@ class Link:
             credit=self._granted,
             payload=payload,
         )
-        total = 0
-        for part in parts:
-            if len(part):
-                out.append(memoryview(part))
-                total += len(part)
+        total = sum(map(len, parts))
+        if total <= _JOIN:
+            # One part a small frame, so that one gathering send takes many of them.
+            out.append(memoryview(b"".join(parts)))
+        else:
+            out.extend(memoryview(part) for part in parts)
         return total
 
     def _note_in_flight(self) -> None:

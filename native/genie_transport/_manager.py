@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["TransferManager"]
 
 _log = logging.getLogger("genie_transport")
-_NOT_HERE = ("GEN0623", "the handle is not registered on this side")
+_Problem = tuple[str, str]  # code and message
+_NOT_HERE: _Problem = ("GEN0623", "the handle is not registered on this side")
 
 
 class TransferManager:
@@ -220,8 +221,9 @@ class TransferManager:
                 self._room.wait_for(
                     lambda: self._lost or self._outstanding.posts < self._limits.queue, wait
                 )
+                region = self._regions.get(src.key)
                 problem = self._check_post(region, src, dst)
-            if problem is None and deadline is not None and deadline <= 0:
+            if problem is None and deadline is not None and not deadline > 0:
                 problem = ("GEN0613", "its deadline had passed before it was posted")
             if problem is None and self._outstanding.posts >= self._limits.queue:
                 count = self._outstanding.posts
@@ -229,12 +231,12 @@ class TransferManager:
             if problem is None and region is not None:
                 self._outstanding.add(Operation(future, region, True, deadline))
                 self._totals["transfers"] += 1
-        if problem is not None or region is None:
-            future._finish(self._error(future, *(problem or _NOT_HERE)))
-            return future
-        start = src.offset - region.handle.offset
-        source = region.view[start : start + src.length]
-        self._transport.post(Transfer(future.op_id, source, dst, priority, region))
+                start = src.offset - region.handle.offset
+                source = region.view[start : start + src.length]
+                # Under the lock, so that no cancellation can reach the transport before it.
+                self._transport.post(Transfer(future.op_id, source, dst, priority, region))
+        if problem is not None:
+            future._finish(self._error(future, *problem))
         return future
 
     def arrival(self, handle: DMAHandle, *, deadline: float | None = None) -> TransferFuture:
@@ -248,10 +250,12 @@ class TransferManager:
             next(self._numbers), handle.length, path=self._path, on_cancel=self._cancelled
         )
         with self._lock:
-            there = self._outstanding.claim(handle.key)
             region = self._regions.get(handle.key)
-            problem = None if there else self._check_arrival(region, handle)
-            if not there and problem is None and region is not None:
+            problem = self._check_arrival(region, handle)
+            there = problem is None and self._outstanding.claim(handle.key)
+            if problem is None and not there:
+                problem = self._check_wait(deadline)
+            if problem is None and not there and region is not None:
                 self._outstanding.add(Operation(future, region, False, deadline))
         if there or problem is not None:
             future._finish(None if problem is None else self._error(future, *problem))
@@ -353,9 +357,8 @@ class TransferManager:
             self._lost = lost
             operations = self._outstanding.take_all()
             self._totals["failed"] += sum(o.posted for o in operations)
-            # Arrivals that are complete can still be claimed; all other memory is let go.
-            kept = {k: r for k, r in self._regions.items() if self._outstanding.unclaimed(k)}
-            self._regions = kept
+            # Lets go of the buffers; arrivals that are complete can still be claimed by key.
+            self._regions = {}
             self._room.notify_all()
         self._connected.set()
         for operation in operations:
@@ -378,9 +381,7 @@ class TransferManager:
 
     # -- bookkeeping -------------------------------------------------------------------------
 
-    def _check_post(
-        self, region: Region | None, src: DMAHandle, dst: DMAHandle
-    ) -> tuple[str, str] | None:
+    def _check_post(self, region: Region | None, src: DMAHandle, dst: DMAHandle) -> _Problem | None:
         if self._lost is not None:
             return self._lost.code, self._lost.message
         if region is None or src.arena != region.handle.arena:
@@ -392,20 +393,27 @@ class TransferManager:
             return "GEN0628", f"the source has {src.length} bytes, the destination {dst.length}"
         return None
 
-    def _check_arrival(self, region: Region | None, handle: DMAHandle) -> tuple[str, str] | None:
-        if self._lost is not None:
-            return self._lost.code, self._lost.message
-        if region is None:
+    def _check_arrival(self, region: Region | None, handle: DMAHandle) -> _Problem | None:
+        """Whether an arrival may be asked for at all; what has arrived outlives the connection."""
+        if region is None and self._lost is None:
             return _NOT_HERE
-        if region.handle != handle:
+        if region is not None and region.handle != handle:
             return "GEN0625", "an arrival is waited for on a whole registered buffer"
         if handle.epoch < self._epoch:
             return "GEN0624", f"epoch {self._epoch} has begun"
+        return None
+
+    def _check_wait(self, deadline: float | None) -> _Problem | None:
+        """Whether an arrival that is not there yet may be waited for."""
+        if self._lost is not None:
+            return self._lost.code, self._lost.message
+        if deadline is not None and not deadline > 0:
+            return "GEN0613", "its deadline had passed before it was asked for"
         if self._outstanding.waits >= self._limits.queue:
             return "GEN0614", f"{self._outstanding.waits} arrivals are waited for already"
         return None
 
-    def _settle(self, op_id: int, problem: tuple[str, str] | None) -> None:
+    def _settle(self, op_id: int, problem: _Problem | None) -> None:
         operation = self._take(op_id, "completed" if problem is None else "failed")
         if operation is not None:
             error = None if problem is None else self._error(operation.future, *problem)

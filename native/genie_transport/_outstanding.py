@@ -103,10 +103,6 @@ class Outstanding:
         self._unclaimed[key] -= 1
         return True
 
-    def unclaimed(self, key: bytes) -> bool:
-        """True when claim() would succeed."""
-        return self._unclaimed[key] > 0
-
     def forget(self, key: bytes) -> None:
         """Drop the arrivals that nobody has asked for."""
         self._unclaimed.pop(key, None)
@@ -114,10 +110,12 @@ class Outstanding:
     # -- deadlines ---------------------------------------------------------------------------
 
     def until_deadline(self) -> float | None:
-        """Seconds until the next deadline; None when there is none."""
+        """Seconds until the next deadline, at most an hour; None when there is none."""
         while self._deadlines and self._deadlines[0][1] not in self._operations:
             heapq.heappop(self._deadlines)
-        return max(0.0, self._deadlines[0][0] - time.monotonic()) if self._deadlines else None
+        if not self._deadlines:
+            return None
+        return min(3600.0, max(0.0, self._deadlines[0][0] - time.monotonic()))
 
     def expired(self) -> list[Operation]:
         """The operations whose deadline has passed; each is returned once and stays."""

@@ -61,16 +61,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         checks = {
-            "chunk_bytes": MIN_CHUNK <= self.chunk_bytes <= MAX_CHUNK,
-            "window_bytes": 2 * self.chunk_bytes <= self.window_bytes <= MAX_WINDOW,
-            "queue": 1 <= self.queue <= 1 << 20,
-            "stall_timeout": 0.1 <= self.stall_timeout <= 3600.0,
+            "chunk_bytes": (MIN_CHUNK <= self.chunk_bytes <= MAX_CHUNK, "4 KiB to 4 MiB"),
+            "window_bytes": (
+                2 * self.chunk_bytes <= self.window_bytes <= MAX_WINDOW,
+                "two chunks to 1 GiB",
+            ),
+            "queue": (1 <= self.queue <= 1 << 20, "1 to 1048576"),
+            "stall_timeout": (0.1 <= self.stall_timeout <= 3600.0, "0.1 to 3600 seconds"),
         }
-        for name, ok in checks.items():
+        for name, (ok, bounds) in checks.items():
             if not ok:
-                raise setup_error(
-                    "GEN0602", f"{name} = {getattr(self, name)} is out of range", at=name
-                )
+                value = getattr(self, name)
+                raise setup_error("GEN0602", f"{name} = {value} is not {bounds}", at=name)
 
 
 @dataclass(frozen=True)

@@ -129,12 +129,16 @@ class Core:
             )
         return found
 
-    def close(self) -> None:
-        """End executors, drop all memory, close the ledger."""
+    def close(self, idle: Callable[[], bool] = lambda: True) -> None:
+        """End executors, drop all memory, close the ledger.
+
+        While `idle` says no, something still uses the memory: it then goes with the process.
+        """
         for executor in self.executors.values():
             executor.close(5.0)
-        for pool in self.pools.values():
-            pool.close()
+        if idle():
+            for pool in self.pools.values():
+                pool.close()
         with self.lock:
             if self._ledger is not None:
                 self._ledger.close()

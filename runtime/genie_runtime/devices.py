@@ -77,6 +77,14 @@ def _accelerator(nvml: ctypes.CDLL, index: int) -> Accelerator | None:
     return Accelerator(index, name.value.decode(errors="replace"), int(memory.total))
 
 
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "2GiB"; GEN0515."""
+    match = re.fullmatch(r"(\d{1,12})\s*(B|KiB|MiB|GiB|TiB)", text)
+    if match is None:
+        raise GenieError("GEN0515", f"{text[:40]!r} is no size", remedy="write a size as in 2GiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
 def parse_devices(specs: Sequence[str]) -> list[DeviceSpec]:
     """The devices that `--device` options name: d0, d1, … in their order.
 

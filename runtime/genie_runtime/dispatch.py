@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from genie_runtime.budget import Reservation
 from genie_runtime.core import Core
-from genie_runtime.ledger import Acceptance, RunKey
+from genie_runtime.ledger import Acceptance
+from genie_runtime.ledger_rules import RunKey
+from genie_runtime.mail import Wires
 from genie_runtime.outputs import StoredOutputs
 from genie_runtime.plans import InstalledPlan
-from genie_runtime.run import Run, Wires
+from genie_runtime.run import Run
 from genie_runtime.session import Session
 from genie_runtime.share import ShareRun
 from genie_schemas.errors import GenieError, GenieErrors
@@ -251,7 +253,7 @@ class Dispatch:
             run
             for session in self._sessions()
             for run in list(session.runs.values())
-            if run.run_id == request.run_id
+            if run.run_id == request.run_id and not run.ended.is_set()
         ]
         if not found:
             raise GenieError(
@@ -285,7 +287,7 @@ def report(run: Run) -> RunReport:
         total_us=max(totals.ended_ns - totals.started_ns, 0) // 1000,
         compute_us=sum(s.compute_ns for s in stats) // 1000,
         wait_us=sum(s.wait_ns for s in stats) // 1000,
-        transfer_us=totals.transfer_ns // 1000,
+        transfer_us=run.transfer_ns // 1000,
         peak_bytes={
             device: share.stats[-1].peak_bytes
             for device, share in run.shares.items()
@@ -296,6 +298,8 @@ def report(run: Run) -> RunReport:
 
 
 def _key(request: RecallRequest | FetchRequest | PrepareRequest) -> RunKey:
+    if request.inputs_digest is None:
+        raise GenieError("GEN0509", "a named run comes without the digest of its inputs")
     return RunKey(request.run_id, request.plan_digest, request.entrypoint, request.inputs_digest)
 
 

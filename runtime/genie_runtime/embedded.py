@@ -21,8 +21,14 @@ def state_home() -> Path:
 
 
 def default_threads() -> int:
-    """Threads that an executor computes with: the CPUs that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)))
+    """Threads that an executor computes with: physical cores that this process may use.
+
+    The same number that torch takes by itself, so that results equal a script's to the last bit.
+    """
+    import psutil
+
+    usable = len(os.sched_getaffinity(0))
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
 def embedded_node(

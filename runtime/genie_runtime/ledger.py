@@ -17,9 +17,7 @@ earlier owner can no longer publish, because a publication names its epoch and a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import sqlite3
 import threading
 import time
@@ -30,7 +28,9 @@ from typing import Any, Literal, TypeVar
 
 from genie_runtime import outputs as output_files
 from genie_runtime.faults import reach
+from genie_runtime.ledger_rules import RunKey, check_same, fenced, storage_error
 from genie_runtime.outputs import OutputRecord, StoredOutputs
+from genie_runtime.owners import Owners
 from genie_schemas.errors import GenieError, Place
 
 FORMAT = 1
@@ -59,16 +59,6 @@ CREATE INDEX IF NOT EXISTS runs_ended ON runs (state, ended_ms);
 """
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RunKey:
-    """What a run id stands for: it names one plan, entry point and set of inputs for ever."""
-
-    run_id: str
-    plan_digest: str
-    entrypoint: str
-    inputs_digest: str
 
 
 @dataclass(frozen=True)
@@ -104,12 +94,11 @@ class Ledger:
         self.max_bytes = max_bytes
         self.max_age = max_age
         self._files = folder / "outputs"
-        self._owners = folder / "owners"
+        self._owners = Owners(folder / "owners")
         self._lock = threading.Lock()
-        self._owner_fd = -1
         self._active: set[str] = set()
         with self._storing():
-            for part in (folder, self._files, self._owners):
+            for part in (folder, self._files, self._owners.folder):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = sqlite3.connect(
                 folder / "ledger.sqlite",
@@ -132,7 +121,7 @@ class Ledger:
             row = self._row(key.run_id)
         if row is None:
             return Recall("new")
-        self._check_same(row, key)
+        check_same(dict(row), key)
         if row["state"] == "published":
             return Recall("recorded", self._stored(row))
         if row["state"] == "accepted" and self._running(row):
@@ -146,10 +135,18 @@ class Ledger:
         published is accepted again without a new record: it may be recomputed for the sake of
         another daemon, but never published twice.
         """
-        with self._lock, self._transaction():
+        with self._lock:
+            acceptance = self._accept(key, threads)
+            if acceptance is not None and not acceptance.recorded:
+                self._active.add(key.run_id)  # before anybody else can look at the record
+        reach("accept.after_commit")
+        return acceptance
+
+    def _accept(self, key: RunKey, threads: int) -> Acceptance | None:
+        with self._transaction():
             row = self._row(key.run_id)
             if row is not None:
-                self._check_same(row, key)
+                check_same(dict(row), key)
                 if row["state"] == "published":
                     return Acceptance(key, row["epoch"], row["attempt"], recorded=True)
                 if row["state"] == "accepted" and self._running(row):
@@ -173,8 +170,6 @@ class Ledger:
                 ),
             )
             reach("accept.before_commit")
-            self._active.add(key.run_id)
-        reach("accept.after_commit")
         return Acceptance(key, self.epoch, attempt)
 
     def publish(self, acceptance: Acceptance, outputs: Sequence[OutputRecord]) -> StoredOutputs:
@@ -187,7 +182,7 @@ class Ledger:
         if acceptance.recorded:
             recall = self.recall(key)
             if recall.stored is None:
-                raise self._fenced(key)
+                raise fenced(key)
             return recall.stored
         try:
             return self._publish(acceptance, outputs)
@@ -207,8 +202,10 @@ class Ledger:
                     "UPDATE runs SET state='published', publications=publications+1, ended_ms=?,"
                     " file=?, bytes=?, digest=?, outputs=?"
                     " WHERE run_id=? AND state='accepted' AND epoch=? AND attempt=?",
-                    (_now_ms(), name, nbytes, digest, described, key.run_id)
-                    + (acceptance.epoch, acceptance.attempt),
+                    (
+                        *(_now_ms(), name, nbytes, digest, described),
+                        *(key.run_id, acceptance.epoch, acceptance.attempt),
+                    ),
                 )
                 reach("publish.before_commit")
         finally:
@@ -216,7 +213,7 @@ class Ledger:
         reach("publish.after_commit")
         recall = self.recall(key)
         if recall.stored is None:
-            raise self._fenced(key)
+            raise fenced(key)
         if done.rowcount == 1:
             self.sweep(keep=key.run_id)
         return recall.stored
@@ -281,11 +278,7 @@ class Ledger:
         """Close the database and give the epoch up; unfinished acceptances become free."""
         with self._lock:
             self._db.close()
-            if self._owner_fd >= 0:
-                with contextlib.suppress(OSError):
-                    (self._owners / f"{self.epoch}.lock").unlink(missing_ok=True)
-                os.close(self._owner_fd)
-                self._owner_fd = -1
+            self._owners.end()
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -298,7 +291,7 @@ class Ledger:
             self._retry_busy(lambda: self._db.executescript(_SCHEMA))
             row = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
         except sqlite3.DatabaseError as error:
-            raise self._storage_error(error) from None
+            raise storage_error(self.folder, error) from None
         if row is not None and row["value"] > FORMAT:
             raise GenieError(
                 "GEN0507",
@@ -309,7 +302,7 @@ class Ledger:
             )
 
     def _retry_busy(self, act: Callable[[], T]) -> T:
-        """Retry: `executescript` ignores the busy timeout while another process creates the schema."""
+        """Repeat: `executescript` ignores the busy timeout while another makes the schema."""
         end = time.monotonic() + _BUSY_MS / 1000
         while True:
             try:
@@ -328,9 +321,7 @@ class Ledger:
                 self._db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()["value"]
             )
             # Locked before the commit: nobody ever sees this epoch without a live owner.
-            path = self._owners / f"{epoch}.lock"
-            self._owner_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._owner_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._owners.begin(epoch)
             self._remove_orphans(epoch)
         return epoch
 
@@ -339,40 +330,20 @@ class Ledger:
         named = {
             row["file"] for row in self._db.execute("SELECT file FROM runs WHERE state='published'")
         }
-        files = list(self._files.iterdir())
-        dead = {
-            int(path.stem)
-            for path in self._owners.glob("*.lock")
-            if path.stem.isdecimal() and int(path.stem) != mine and not self._alive(int(path.stem))
-        }
-        for path in files:
+        dead = self._owners.dead(mine)
+        for path in list(self._files.iterdir()):
             epoch = output_files.epoch_of(path.name)
-            gone = epoch is not None and not (self._owners / f"{epoch}.lock").exists()
-            if path.name not in named and (epoch in dead or gone) and epoch != mine:
+            if epoch is None or epoch == mine or path.name in named:
+                continue
+            if epoch in dead or not self._owners.known(epoch):
                 path.unlink(missing_ok=True)
-        for epoch in dead:
-            (self._owners / f"{epoch}.lock").unlink(missing_ok=True)
+        self._owners.bury(dead)
 
     def _running(self, row: sqlite3.Row) -> bool:
         """Whether somebody is at an accepted run: this process, or another that lives."""
         if row["epoch"] == self.epoch:
             return row["run_id"] in self._active
-        return self._alive(row["epoch"])
-
-    def _alive(self, epoch: int) -> bool:
-        """Whether the owner of another process's epoch lives: it holds the lock on its file."""
-        try:
-            fd = os.open(self._owners / f"{epoch}.lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(fd)
+        return self._owners.alive(row["epoch"])
 
     def _row(self, run_id: str) -> sqlite3.Row | None:
         found: sqlite3.Row | None = self._db.execute(
@@ -383,40 +354,6 @@ class Ledger:
     def _stored(self, row: sqlite3.Row) -> StoredOutputs:
         return StoredOutputs(
             self._files / row["file"], row["digest"], output_files.parse(row["outputs"])
-        )
-
-    def _check_same(self, row: sqlite3.Row, key: RunKey) -> None:
-        differs = [
-            label
-            for label, column, value in (
-                ("plan", "plan_digest", key.plan_digest),
-                ("entry point", "entrypoint", key.entrypoint),
-                ("inputs", "inputs_digest", key.inputs_digest),
-            )
-            if row[column] != value
-        ]
-        if differs:
-            raise GenieError(
-                "GEN0410",
-                f"the run id {key.run_id!r} was used before with {_other(differs)}",
-                cause="a run id names one result for ever",
-                remedy="choose another --run-id, or give the same plan and inputs again",
-                context={"run_id": key.run_id, "differs": differs},
-            )
-        if row["state"] == "evicted":
-            raise GenieError(
-                "GEN0411",
-                f"the result of run {key.run_id!r} is recorded as published but no longer kept",
-                cause="it was evicted to keep the ledger within its configured size and age",
-                remedy="choose a new --run-id to run anew",
-                context={"run_id": key.run_id},
-            )
-
-    def _fenced(self, key: RunKey) -> GenieError:
-        return GenieError(
-            "GEN0415",
-            f"run {key.run_id!r} was taken over by a later attempt; this one published nothing",
-            context={"run_id": key.run_id},
         )
 
     @contextlib.contextmanager
@@ -436,34 +373,7 @@ class Ledger:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            raise self._storage_error(error) from None
-
-    def _storage_error(self, error: Exception) -> GenieError:
-        place = Place(file=str(self.folder))
-        text = str(error)
-        if isinstance(error, sqlite3.DatabaseError) and (
-            "malformed" in text or "not a database" in text
-        ):
-            return GenieError(
-                "GEN0507",
-                "the ledger's database is damaged",
-                Place(file=str(self.folder / "ledger.sqlite")),
-                text,
-                "restore it from a backup, or start with another --state-dir",
-            )
-        return GenieError(
-            "GEN0506",
-            "the ledger cannot be written",
-            place,
-            text,
-            "free space (or mend the disk) under the state directory, then run again",
-        )
-
-
-def _other(differs: list[str]) -> str:
-    if len(differs) == 1:
-        return f"another {differs[0]}" if differs[0] != "inputs" else "other inputs"
-    return "other " + " and ".join(d if d == "inputs" else f"{d}" for d in differs)
+            raise storage_error(self.folder, error) from None
 
 
 def _now_ms() -> int:

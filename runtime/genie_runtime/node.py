@@ -16,6 +16,7 @@ from typing import Literal
 from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
+from genie_runtime.run import QUIESCE
 from genie_runtime.session import Session, close_session
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import (
@@ -36,6 +37,8 @@ from genie_schemas.messages import (
 )
 
 _REAP = 0.5
+_CLOSE = 3.0
+"""Seconds that closing a session, or the node, waits for runs that it had to stop."""
 
 
 class Node:
@@ -122,11 +125,14 @@ class Node:
         with self.core.lock:
             session = self.core.sessions.get(request.session)
         if session is not None:
-            self.end_session(session, GenieError("GEN0415", "the client closed its session"))
+            error = GenieError("GEN0415", "the client closed its session")
+            ending = threading.Thread(target=self.end_session, args=(session, error), daemon=True)
+            ending.start()
+            ending.join(_CLOSE)  # a run in the middle of a long operator lets go later
         return Empty()
 
-    def end_session(self, session: Session, error: GenieError) -> None:
-        """End a session from this side; a second time does nothing."""
+    def end_session(self, session: Session, error: GenieError, limit: float = QUIESCE) -> None:
+        """End a session from this side, waiting `limit` seconds for its runs to let go."""
         core = self.core
         with session.lock:
             if session.closed:
@@ -137,7 +143,7 @@ class Node:
             core.gateway.forget(session.id)
             for link in list(session.links):
                 core.gateway.forget(link)
-        close_session(session, error)
+        close_session(session, error, limit)
         core.store.abandon(session.id)
         core.library.leave(session.id)
         with core.lock:
@@ -183,6 +189,7 @@ class Node:
             )
             for session in sessions
             for run in list(session.runs.values())
+            if not run.ended.is_set()
         ]
         devices = []
         peak = 0
@@ -259,10 +266,11 @@ class Node:
         with self.core.lock:
             sessions = list(self.core.sessions.values())
         for session in sessions:
-            self.end_session(session, GenieError("GEN0510", "the daemon is shutting down"))
+            self.end_session(session, GenieError("GEN0510", "the daemon is shutting down"), _CLOSE)
         if self._reaper is not None:
             self._reaper.join(5.0)
-        self.core.close()
+        runs = [run for session in sessions for run in list(session.runs.values())]
+        self.core.close(lambda: all(run.freed.wait(_CLOSE) for run in runs))
 
 
 def _untold(session: Session) -> bool:

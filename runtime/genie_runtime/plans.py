@@ -51,9 +51,9 @@ class Share:
     policies: Mapping[str, Policy]
     computes: bool
 
-    def policy(self, step: object) -> Policy:
+    def policy(self, step: str | None) -> Policy:
         """The policy of a step, or the strictest one of the share when none is named."""
-        if isinstance(step, str) and step in self.policies:
+        if step is not None and step in self.policies:
             return self.policies[step]
         every = self.policies.values()
         return min(every, key=lambda p: p.max_attempts, default=FALLBACK)

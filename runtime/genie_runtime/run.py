@@ -7,79 +7,44 @@ them: a run has no other lock. Every wait in it ends at the run's deadline at th
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import random
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from genie_runtime.faults import reach
 from genie_runtime.ledger import Acceptance, Ledger
+from genie_runtime.mail import (
+    Event,
+    ExecutorSaid,
+    InputCame,
+    Mail,
+    Posted,
+    Stop,
+    TransferCame,
+    Wires,
+)
 from genie_runtime.outputs import OutputRecord, StoredOutputs
 from genie_runtime.plans import Hop, InstalledPlan, concrete
 from genie_runtime.ports import Failed, Finished, Ready, RunEvent
+from genie_runtime.run_errors import attempted, late, step_of, transfer_failed
 from genie_runtime.share import ShareRun
 from genie_runtime.telemetry import RetryBudget, Telemetry
-from genie_schemas.errors import GenieError, GenieErrors, Place
+from genie_schemas.errors import GenieError, GenieErrors
 
 if TYPE_CHECKING:
-    from genie_transport import DMAHandle, TransferFuture, TransferManager
+    from genie_transport import DMAHandle, TransferManager
 
-QUIESCE = 15.0
-"""Seconds that a stopped executor has to let go of a run's memory."""
+QUIESCE = 180.0
+"""Seconds that a stopped executor has to let go of a run's memory. Executors stop at once or, in
+the middle of a long operator, when it ends; a worker that hangs is ended by its supervisor."""
 
 _TICK = 0.5
-
-
-@dataclass(frozen=True)
-class _Executor:
-    device: str
-    attempt: int
-    event: RunEvent
-
-
-@dataclass(frozen=True)
-class _Input:
-    device: str
-    name: str
-    error: Exception | None
-
-
-@dataclass(frozen=True)
-class _Arrived:
-    device: str
-    step: str
-    error: Exception | None
-
-
-@dataclass(frozen=True)
-class _Posted:
-    step: str
-    error: Exception | None
-
-
-@dataclass(frozen=True)
-class _Stop:
-    error: GenieError
-
-
-_Event = _Executor | _Input | _Arrived | _Posted | _Stop
-
-
-@dataclass
-class Wires:
-    """The data connections of a run: to the client, and to peers by transfer step.
-
-    Embedded runs have none: the client is in the process and writes the regions itself.
-    """
-
-    client: TransferManager | None = None
-    peers: Mapping[str, TransferManager] = field(default_factory=dict)
 
 
 @dataclass
@@ -88,8 +53,6 @@ class Totals:
 
     started_ns: int = 0
     ended_ns: int = 0
-    transfer_ns: int = 0
-    input_wait_ns: int = 0
 
 
 class Run:
@@ -123,17 +86,19 @@ class Run:
         self.error: GenieError | None = None
         self.totals = Totals()
         self.ended = threading.Event()
+        """It is known how the run ended."""
+        self.freed = threading.Event()
+        """Its memory is free, and nobody uses its plan any more."""
         self._wires = wires
         self._ledger = ledger
         self._acceptance = acceptance
         self._telemetry = telemetry
         self._retries = retries
         self._on_released = on_released
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._handles: list[tuple[TransferManager, DMAHandle]] = []
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._mail = Mail(self._events.put, telemetry)
         self._outgoing: Mapping[str, DMAHandle] = {}
         self._outputs: Mapping[str, DMAHandle] = {}
-        self._posting: dict[str, int] = {}
         self._stored: StoredOutputs | None = None
         self._released = False
         self._release_lock = threading.Lock()
@@ -147,35 +112,16 @@ class Run:
         for device, share in self.shares.items():
             if self._wires.client is not None:
                 for name in sorted(share.lacking):
-                    inputs[name] = self._land(
-                        self._wires.client,
-                        share.view(share.inputs[name]),
-                        partial(_Input, device, name),
-                    )
+                    view = share.view(share.inputs[name])
+                    event = partial(InputCame, device, name)
+                    inputs[name] = self._mail.land(self._wires.client, view, event)
             for step, region in share.incoming.items():
                 if region.length and step in self._wires.peers:
-                    incoming[step] = self._land(
-                        self._wires.peers[step],
-                        share.view(region),
-                        partial(_Arrived, device, step),
+                    came = partial(TransferCame, device, step)
+                    incoming[step] = self._mail.land(
+                        self._wires.peers[step], share.view(region), came
                     )
         return inputs, incoming
-
-    def _land(
-        self,
-        manager: TransferManager,
-        view: memoryview,
-        event: Callable[[Exception | None], _Event],
-    ) -> DMAHandle:
-        handle = manager.register(view)
-        self._handles.append((manager, handle))
-        self._telemetry.add("bytes_in", view.nbytes)
-
-        def done(future: TransferFuture) -> None:
-            self._events.put(event(future.exception(0)))
-
-        manager.arrival(handle).add_done_callback(done)
-        return handle
 
     def input_view(self, name: str) -> memoryview:
         """Where an embedded client writes an input; `input_written` says that it did."""
@@ -196,6 +142,11 @@ class Run:
         share = next(s for s in self.shares.values() if value in s.outputs)
         return share.view(share.outputs[value])
 
+    @property
+    def transfer_ns(self) -> int:
+        """Nanoseconds that its posts took, added up: they overlap."""
+        return self._mail.transfer_ns
+
     # -- the run ----------------------------------------------------------------------------
 
     def start(self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]) -> None:
@@ -208,7 +159,7 @@ class Run:
 
     def stop(self, error: GenieError) -> None:
         """End the run with `error`, wherever it stands; nothing is published after that."""
-        self._events.put(_Stop(error))
+        self._events.put(Stop(error))
 
     def drive(
         self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]
@@ -226,6 +177,10 @@ class Run:
             self.error = GenieError(
                 "GEN0419", "the runtime failed in an unforeseen way", cause=repr(error)[:500]
             )
+        except BaseException:  # Ctrl-C in an embedded client: let go of everything, then go on
+            self.error = GenieError("GEN0415", f"run {self.run_id!r} was interrupted")
+            self._finish()
+            raise
         self.totals.ended_ns = time.monotonic_ns()
         self._finish()
         return self.error
@@ -241,12 +196,12 @@ class Run:
 
     def _complete(self) -> bool:
         done = all(s.state == "finished" for s in self.shares.values())
-        return done and not any(self._posting.values())
+        return done and not self._mail.pending
 
-    def _next(self) -> _Event | None:
+    def _next(self) -> Event | None:
         now = time.monotonic()
         if now >= self.deadline:
-            raise self._late()
+            raise late(self.run_id, self.shares)
         waits = [s.restart_at for s in self.shares.values() if s.state == "backoff"]
         until = min([self.deadline, now + _TICK, *waits])
         try:
@@ -254,22 +209,24 @@ class Run:
         except queue.Empty:
             return None
 
-    def _handle(self, event: _Event) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
-            case _Stop(error):
+            case Stop(error):
                 raise error
-            case _Input(device, name, error) | _Arrived(device, name, error) if error is not None:
-                raise _transfer_failed(name, error)
-            case _Posted(step, error):
-                self._posting[step] -= 1
+            case InputCame(device, name, error) | TransferCame(device, name, error) if (
+                error is not None
+            ):
+                raise transfer_failed(name, error)
+            case Posted(step, error):
+                self._mail.posted(step)
                 if error is not None:
-                    raise _transfer_failed(step, error)
-            case _Input(device, name, _):
+                    raise transfer_failed(step, error)
+            case InputCame(device, name, _):
                 self.shares[device].lacking.discard(name)
                 self._start_when_ready(self.shares[device])
-            case _Arrived(device, step, _):
+            case TransferCame(device, step, _):
                 self.shares[device].deliver(step)
-            case _Executor(device, attempt, what):
+            case ExecutorSaid(device, attempt, what):
                 if attempt == self.shares[device].attempt:
                     self._executor_event(self.shares[device], what)
 
@@ -279,7 +236,7 @@ class Run:
             attempt = share.attempt + 1
 
             def on_event(event: RunEvent) -> None:
-                self._events.put(_Executor(share.share.device, attempt, event))
+                self._events.put(ExecutorSaid(share.share.device, attempt, event))
 
             share.start(self.plan.digest, self.entrypoint, on_event)
 
@@ -302,7 +259,7 @@ class Run:
         if target is not None and hop.step not in self._wires.peers:
             landing = target.view(target.incoming[hop.step])
             if landing.nbytes != source.nbytes:  # both sizes come from the same type and dims
-                raise _transfer_failed(hop.step, ValueError("the two ends differ in length"))
+                raise transfer_failed(hop.step, ValueError("the two ends differ in length"))
             landing[:] = source
             self._telemetry.add("local_bytes", source.nbytes)
             target.deliver(hop.step)
@@ -311,48 +268,18 @@ class Run:
             return
         handle = self._outgoing.get(hop.step)
         if handle is None:
-            raise _transfer_failed(hop.step, KeyError("the client named no destination"))
-        self._post(self._wires.peers[hop.step], source, handle, hop.step, hop.priority)
-
-    def _post(
-        self,
-        manager: TransferManager,
-        source: memoryview,
-        handle: DMAHandle,
-        name: str,
-        priority: str,
-    ) -> None:
-        from genie_transport import Priority
-
-        classes = {
-            "decode": Priority.DECODE,
-            "prefill": Priority.PREFILL,
-            "activation": Priority.PREFILL,
-            "weights": Priority.WEIGHTS,
-        }
-        mine = manager.register(source)
-        self._handles.append((manager, mine))
-        self._posting[name] = self._posting.get(name, 0) + 1
-        self._telemetry.add("bytes_out", source.nbytes)
-        begun = time.monotonic_ns()
-
-        def done(future: TransferFuture) -> None:
-            self.totals.transfer_ns += time.monotonic_ns() - begun
-            self._events.put(_Posted(name, future.exception(0)))
-
-        left = max(self.deadline - time.monotonic(), 0.001)
-        manager.post(mine, handle, priority=classes[priority], deadline=left).add_done_callback(
-            done
-        )
+            raise transfer_failed(hop.step, KeyError("the client named no destination"))
+        peer = self._wires.peers[hop.step]
+        self._mail.post(peer, source, handle, hop.step, hop.priority, self.deadline)
 
     # -- failure ----------------------------------------------------------------------------
 
     def _retry(self, share: ShareRun, error: GenieError, retryable: bool) -> None:
-        policy = share.share.policy(error.context.get("step"))
+        policy = share.share.policy(step_of(error))
         wanted = retryable or error.code in policy.retry_on
         if not wanted or share.attempt >= policy.max_attempts or not self._retries.take():
             share.state = "finished"
-            raise _attempted(error, share.attempt)
+            raise attempted(error, share.attempt)
         self._telemetry.add("retries")
         # Exponential, with full jitter in its upper half, so that many runs do not come at once.
         base = min(policy.backoff_ms / 1000 * 2 ** (share.attempt - 1), 2.0)
@@ -364,20 +291,6 @@ class Run:
         for share in self.shares.values():
             if share.state == "backoff" and now >= share.restart_at:
                 self._start_when_ready(share)
-
-    def _late(self) -> GenieError:
-        waiting = [
-            f"{device} ({share.state})"
-            for device, share in self.shares.items()
-            if share.state != "finished"
-        ]
-        return GenieError(
-            "GEN0414",
-            f"run {self.run_id!r} passed its deadline",
-            cause=f"still going on: {', '.join(waiting) or 'transfers'}",
-            remedy="give a longer deadline, or look at what the devices are busy with",
-            context={"run_id": self.run_id},
-        )
 
     # -- publication and the end ------------------------------------------------------------
 
@@ -422,30 +335,39 @@ class Run:
                     continue
                 handle = self._outputs.get(value)
                 if handle is None:
-                    raise _transfer_failed(value, KeyError("the client named no buffer"))
-                self._post(client, source, handle, value, "prefill")
-        while any(self._posting.values()):
+                    raise transfer_failed(value, KeyError("the client named no buffer"))
+                self._mail.post(client, source, handle, value, "prefill", self.deadline)
+        while self._mail.pending:
             event = self._next()
             if event is not None:
                 self._handle(event)
 
     def _finish(self) -> None:
-        if self.error is not None:
-            self._quiesce()
-            self._record_failure(self.error)
-            cancelled = self.error.code == "GEN0415"
-            self._telemetry.add("cancelled" if cancelled else "failures")
-        else:
+        if self.error is None:
             self._telemetry.add("runs")
             self._retries.succeeded()
             busy = max((sum(s.compute_ns + s.wait_ns for s in share.stats) for share in
                         self.shares.values()), default=0)  # fmt: skip
             spent = self.totals.ended_ns - self.totals.started_ns
             self._telemetry.overhead(max(spent - busy, 0) // 1000)
-        self.state = "done" if self.error is None else "failed"
-        if self._wires.client is not None or self.error is not None:
-            self.release()
-        self.ended.set()
+            self.state = "done"
+            if self._wires.client is not None:
+                self.release()
+            self.ended.set()
+            return
+        self._record_failure(self.error)
+        cancelled = self.error.code == "GEN0415"
+        self._telemetry.add("cancelled" if cancelled else "failures")
+        self.state = "failed"
+        self.ended.set()  # the client need not wait until the executors have let go
+        if self._wires.client is not None:
+            self._let_go()
+        else:
+            threading.Thread(target=self._let_go, name="genie-let-go", daemon=True).start()
+
+    def _let_go(self) -> None:
+        self._quiesce()
+        self.release()
 
     def _record_failure(self, error: GenieError) -> None:
         if self._acceptance is None:
@@ -467,7 +389,7 @@ class Run:
                 event = self._events.get(timeout=max(end - time.monotonic(), 0.001))
             except queue.Empty:
                 return
-            if isinstance(event, _Executor) and isinstance(event.event, Finished | Failed):
+            if isinstance(event, ExecutorSaid) and isinstance(event.event, Finished | Failed):
                 share = self.shares[event.device]
                 if event.attempt == share.attempt:
                     share.state = "finished"
@@ -481,11 +403,7 @@ class Run:
         if self.state == "prepared":
             self._record_failure(GenieError("GEN0415", "the run was released before it began"))
             self.state = "failed"
-        from genie_transport import TransferError
-
-        for manager, handle in self._handles:
-            with contextlib.suppress(TransferError):  # withdrawn with its connection
-                manager.deregister(handle)
+        self._mail.withdraw()
         # An executor that does not let go in time keeps its memory: better a leak than a write
         # into another session's data. Its supervisor ends it, and the next start begins clean.
         for share in self.shares.values():
@@ -493,22 +411,4 @@ class Run:
                 share.free()
         self._on_released(self)
         self.ended.set()
-
-
-def _transfer_failed(name: str, error: Exception) -> GenieError:
-    convert = getattr(error, "to_genie_error", None)
-    cause = str(convert().message) if convert is not None else str(error)
-    code = getattr(error, "code", None)
-    return GenieError(
-        "GEN0418",
-        f"the transfer of {name!r} failed",
-        Place(path=name),
-        f"{code}: {cause}" if code else cause,
-        "run again; with a --run-id nothing is published twice",
-        {"transfer": name, "code": code},
-    )
-
-
-def _attempted(error: GenieError, attempts: int) -> GenieError:
-    error.context = {**error.context, "attempts": attempts}
-    return error
+        self.freed.set()

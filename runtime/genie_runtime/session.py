@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from genie_runtime.negotiation import Agreement
-from genie_runtime.run import Run
+from genie_runtime.run import QUIESCE, Run
 from genie_runtime.store import Upload
 from genie_schemas.errors import GenieError
 
@@ -109,7 +109,7 @@ class Session:
         return None
 
 
-def close_session(session: Session, error: GenieError, limit: float = 20.0) -> None:
+def close_session(session: Session, error: GenieError, limit: float = QUIESCE) -> None:
     """Stop the session's runs, wait until they have let go of their memory, drop its links."""
     with session.lock:
         runs = list(session.runs.values())
@@ -124,7 +124,7 @@ def close_session(session: Session, error: GenieError, limit: float = 20.0) -> N
         _withdraw(session, chunk)
     end = time.monotonic() + limit
     for run in runs:
-        run.ended.wait(max(end - time.monotonic(), 0.001))
+        run.freed.wait(max(end - time.monotonic(), 0.001))
     with session.lock:
         managers = [*session.links.values()]
         session.links.clear()

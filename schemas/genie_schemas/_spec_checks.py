@@ -188,6 +188,14 @@ def _device_checks(document: Mapping[str, Any]) -> Iterator[Inconsistency]:
 
 def _policy_checks(document: Mapping[str, Any]) -> Iterator[Inconsistency]:
     for name, policy in _mapping(document.get("policies")).items():
+        if name != "default":
+            yield Inconsistency(
+                "GEN0126",
+                ("policies", name),
+                f"no step would follow the policy {name!r}",
+                "write what you want under `default`, which every step follows",
+                on_key=True,
+            )
         for index, code in enumerate(_sequence(_mapping(policy).get("retry_on"))):
             if isinstance(code, str) and code not in CODES:
                 close = get_close_matches(code.upper(), CODES, n=1)

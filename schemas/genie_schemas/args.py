@@ -30,7 +30,7 @@ MEMORY_FORMATS = (
     "channels_last_3d",
 )
 LAYOUTS = ("strided",)
-_HEX_FLOAT = re.compile(r"-?0x[01](\.[0-9a-f]+)?p[+-]\d{1,5}")
+_HEX_FLOAT = re.compile(r"-?0x[01](\.[0-9a-f]+)?p[+-][0-9]{1,4}")
 _WIDE_INT = re.compile(r"-?[1-9][0-9]{15,19}")
 
 
@@ -124,7 +124,10 @@ def _float(text: Any) -> float:
         if text in ("inf", "-inf", "nan"):
             return float(text)
         if _HEX_FLOAT.fullmatch(text):
-            value = float.fromhex(text)
+            try:
+                value = float.fromhex(text)
+            except OverflowError:
+                value = math.inf
             if value.hex() == text:
                 return value
     raise ArgError(f"{str(text)[:40]!r} is no canonical float such as 0x1.8000000000000p+1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ import rfc8785
 
 MAX_DEPTH = 64
 MAX_SAFE_INT = 2**53 - 1
+_SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 class StrictJsonError(ValueError):
@@ -64,12 +66,23 @@ def loads(text: str) -> Any:
     except RecursionError:
         raise StrictJsonError(f"nested deeper than {MAX_DEPTH}") from None
     _check_depth(value)
+    _check_surrogates(text, value)
     return value
+
+
+def _check_surrogates(text: str, value: Any) -> None:
+    """Refuse strings that UTF-8 cannot write. Most documents have no escape that could be one."""
+    if not _SURROGATE.search(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise StrictJsonError("a string holds a lone surrogate, which is no character") from None
 
 
 def _check_depth(value: Any) -> None:
     level: Iterable[Any] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         nested: list[Any] = []
         for item in level:
             if isinstance(item, dict):

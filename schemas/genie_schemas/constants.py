@@ -22,6 +22,8 @@ from genie_schemas.errors import GenieError, Place
 
 CHUNK = 4 * 1024 * 1024
 MAX_HEADER = 16 * 1024 * 1024
+MAX_DIMENSIONS = 64
+"""More than any tensor has; a longer shape would make its product expensive."""
 _SAFETENSORS_DTYPES = {
     "F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "I64": "i64", "I32": "i32",
     "I16": "i16", "I8": "i8", "U8": "u8", "U16": "u16", "U32": "u32", "U64": "u64",
@@ -89,7 +91,7 @@ def parse_header(path: Path, raw: bytes, data_bytes: int) -> dict[str, TensorEnt
     Raises GenieError GEN0316.
     """
     try:
-        header = json.loads(raw)
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise _bad(path, f"its header is no JSON: {str(error)[:120]}") from None
     if not isinstance(header, dict):
@@ -105,15 +107,25 @@ def parse_header(path: Path, raw: bytes, data_bytes: int) -> dict[str, TensorEnt
     return entries
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in it")
+    return found
+
+
 def _entry(path: Path, name: str, item: Any, offset: int, data_bytes: int) -> TensorEntry:
     from genie_schemas.types import DTYPES
 
     try:
         dtype = _SAFETENSORS_DTYPES[item["dtype"]]
-        shape = tuple(item["shape"])
-        start, end = item["data_offsets"]
-    except (KeyError, TypeError, ValueError):
+        shape, offsets = item["shape"], item["data_offsets"]
+    except (KeyError, TypeError):
         raise _bad(path, f"the entry of {name[:80]!r} is malformed") from None
+    lists = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
+    if not lists or len(shape) > MAX_DIMENSIONS:
+        raise _bad(path, f"the entry of {name[:80]!r} is malformed")
+    start, end = offsets
     if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
         raise _bad(path, f"the entry of {name[:80]!r} has a size that is no natural number")
     nbytes = DTYPES[dtype][1]
@@ -121,7 +133,7 @@ def _entry(path: Path, name: str, item: Any, offset: int, data_bytes: int) -> Te
         nbytes *= size
     if not (start <= end <= data_bytes and end - start == nbytes):
         raise _bad(path, f"the range of {name[:80]!r} does not fit its shape or the file")
-    return TensorEntry(dtype, shape, offset + start, offset + end)
+    return TensorEntry(dtype, tuple(shape), offset + start, offset + end)
 
 
 class ConstantFiles:
@@ -179,6 +191,8 @@ class ConstantFiles:
             )
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except UnicodeEncodeError:
+            raise _bad(path, "its name is no text") from None
         except OSError as error:
             if path.is_symlink():
                 raise GenieError(
@@ -195,10 +209,11 @@ class ConstantFiles:
                 error.strerror,
                 "keep the weights file beside the plan, or compile again",
             ) from None
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size < 8:
+            os.close(fd)
+            raise _bad(path, "it is no regular file of at least 8 bytes")
         with os.fdopen(fd, "rb") as file:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode) or info.st_size < 8:
-                raise _bad(path, "it is no regular file of at least 8 bytes")
             length = int.from_bytes(file.read(8), "little")
             if length > min(MAX_HEADER, info.st_size - 8):
                 raise _bad(path, f"its header claims {length} bytes")

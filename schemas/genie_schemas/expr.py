@@ -16,20 +16,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 64
 MAX_BITS = 128
 """A value wider than this is refused: no size or index of a real machine needs more."""
 
-_TOKEN = re.compile(r"\s*(?:(\d{1,40})|([A-Za-z_][A-Za-z0-9_]*)|(//|[-+*%(),]))")
+_TOKEN = re.compile(r"\s*(?:([0-9]{1,40})|([A-Za-z_][A-Za-z0-9_]*)|(//|[-+*%(),]))", re.ASCII)
 
 
 class ExprError(ValueError):
     """The text is no integer expression, names an unknown dimension, or leaves its bounds."""
 
 
-Node = tuple[str, tuple["Node | int | str", ...]]
+Token = tuple[str, int | str]
+"""Of the postfix form: ("int", 7), ("dim", "batch"), or an operator and its number of operands.
+
+Postfix and not a tree, so that working on an expression needs no recursion: a sum of a thousand
+terms would be a tree a thousand deep.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,23 +43,45 @@ class Expr:
     """A parsed expression. `text` is what was parsed; `names` the dimensions it uses."""
 
     text: str
-    node: Node
+    code: tuple[Token, ...]
     names: frozenset[str]
 
     def evaluate(self, dims: Mapping[str, int]) -> int:
         """Return the value for these dimension sizes; ExprError for an unknown dimension."""
-        return _evaluate(self.node, dims)
+        stack: list[int] = []
+        for op, operand in self.code:
+            if op == "int":
+                stack.append(_bounded(int(operand)))
+            elif op == "dim":
+                stack.append(_lookup(dims, str(operand)))
+            else:
+                count = int(operand)
+                stack[-count:] = [_bounded(_apply(op, stack[-count:]))]
+        return stack[0]
 
     def bounds(self, ranges: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
         """Return (lower, upper) by interval arithmetic; exact for monotone expressions."""
-        return _bounds(self.node, ranges)
+        stack: list[tuple[int, int]] = []
+        for op, operand in self.code:
+            if op == "int":
+                value = _bounded(int(operand))
+                stack.append((value, value))
+            elif op == "dim":
+                stack.append(_lookup(ranges, str(operand)))
+            else:
+                count = int(operand)
+                stack[-count:] = [_span(op, stack[-count:])]
+        return stack[0]
 
 
 class _Parser:
+    """Recursive descent over the tokens; `code` collects the postfix form."""
+
     def __init__(self, text: str) -> None:
         self.tokens: list[tuple[str, str]] = []
         self.at = 0
         self.names: set[str] = set()
+        self.code: list[Token] = []
         position = 0
         stripped = text.rstrip()
         while position < len(stripped):
@@ -79,50 +107,54 @@ class _Parser:
             raise ExprError(f"expected {value!r}, found {self.peek() or 'the end'!r}")
         self.at += 1
 
-    def sum(self, depth: int) -> Node:
+    def sum(self, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise ExprError(f"nested deeper than {MAX_DEPTH}")
-        left = self.product(depth)
+        self.product(depth)
         while self.peek() in ("+", "-"):
             _, op = self.take()
-            left = (op, (left, self.product(depth)))
-        return left
+            self.product(depth)
+            self.code.append((op, 2))
 
-    def product(self, depth: int) -> Node:
-        left = self.unary(depth)
+    def product(self, depth: int) -> None:
+        self.unary(depth)
         while self.peek() in ("*", "//", "%"):
             _, op = self.take()
-            left = (op, (left, self.unary(depth)))
-        return left
+            self.unary(depth)
+            self.code.append((op, 2))
 
-    def unary(self, depth: int) -> Node:
+    def unary(self, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise ExprError(f"nested deeper than {MAX_DEPTH}")
         if self.peek() == "-":
             self.take()
-            return ("neg", (self.unary(depth + 1),))
-        return self.atom(depth)
+            self.unary(depth + 1)
+            self.code.append(("neg", 1))
+        else:
+            self.atom(depth)
 
-    def atom(self, depth: int) -> Node:
+    def atom(self, depth: int) -> None:
         kind, value = self.take()
         if kind == "int":
-            return ("int", (int(value),))
-        if kind == "name":
-            if value in ("min", "max") and self.peek() == "(":
+            self.code.append(("int", int(value)))
+        elif kind == "name" and value in ("min", "max") and self.peek() == "(":
+            self.take()
+            self.sum(depth + 1)
+            count = 1
+            while self.peek() == ",":
                 self.take()
-                parts = [self.sum(depth + 1)]
-                while self.peek() == ",":
-                    self.take()
-                    parts.append(self.sum(depth + 1))
-                self.expect(")")
-                return (value, tuple(parts))
-            self.names.add(value)
-            return ("dim", (value,))
-        if value == "(":
-            inner = self.sum(depth + 1)
+                self.sum(depth + 1)
+                count += 1
             self.expect(")")
-            return inner
-        raise ExprError(f"unexpected {value!r}")
+            self.code.append((value, count))
+        elif kind == "name":
+            self.names.add(value)
+            self.code.append(("dim", value))
+        elif value == "(":
+            self.sum(depth + 1)
+            self.expect(")")
+        else:
+            raise ExprError(f"unexpected {value!r}")
 
 
 @lru_cache(maxsize=65536)
@@ -131,29 +163,25 @@ def parse(text: str) -> Expr:
     if len(text) > MAX_LENGTH:
         raise ExprError(f"longer than {MAX_LENGTH} characters")
     parser = _Parser(text)
-    node = parser.sum(0)
+    parser.sum(0)
     if parser.at != len(parser.tokens):
         raise ExprError(f"unexpected {parser.peek()!r} after the end of {text[:80]!r}")
-    return Expr(text, node, frozenset(parser.names))
+    return Expr(text, tuple(parser.code), frozenset(parser.names))
+
+
+T = TypeVar("T")
+
+
+def _lookup(table: Mapping[str, T], name: str) -> T:
+    if name not in table:
+        raise ExprError(f"unknown dimension {name!r}")
+    return table[name]
 
 
 def _bounded(value: int) -> int:
     if value.bit_length() > MAX_BITS:
         raise ExprError(f"a value of more than {MAX_BITS} bits")
     return value
-
-
-def _evaluate(node: Node, dims: Mapping[str, int]) -> int:
-    op, parts = node
-    if op == "int":
-        return _bounded(int(parts[0]))  # type: ignore[arg-type]
-    if op == "dim":
-        name = str(parts[0])
-        if name not in dims:
-            raise ExprError(f"unknown dimension {name!r}")
-        return dims[name]
-    values = [_evaluate(part, dims) for part in parts]  # type: ignore[arg-type]
-    return _bounded(_apply(op, values))
 
 
 def _apply(op: str, values: list[int]) -> int:
@@ -175,22 +203,12 @@ def _apply(op: str, values: list[int]) -> int:
     return left // right if op == "//" else left % right
 
 
-def _bounds(node: Node, ranges: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
-    op, parts = node
-    if op == "int":
-        value = _bounded(int(parts[0]))  # type: ignore[arg-type]
-        return value, value
-    if op == "dim":
-        name = str(parts[0])
-        if name not in ranges:
-            raise ExprError(f"unknown dimension {name!r}")
-        return ranges[name]
-    spans = [_bounds(part, ranges) for part in parts]  # type: ignore[arg-type]
+def _span(op: str, spans: list[tuple[int, int]]) -> tuple[int, int]:
+    """The bounds of an operator's result from those of its operands."""
     if op == "neg":
         return -spans[0][1], -spans[0][0]
     if op in ("min", "max"):
-        low, high = [s[0] for s in spans], [s[1] for s in spans]
-        return _apply(op, low), _apply(op, high)
+        return _apply(op, [s[0] for s in spans]), _apply(op, [s[1] for s in spans])
     (a, b), (c, d) = spans
     if op == "+":
         return _bounded(a + c), _bounded(b + d)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -52,6 +53,24 @@ class OpInfo:
             names += [n for n in hidden[1] if positional.get(n) is not None]
         return tuple(names)
 
+    def aliased(self) -> tuple[str, ...]:
+        """Names of the parameters whose memory a result may be, for some sizes and values.
+
+        The schema's annotations, joined with `HIDDEN_ALIASES`.
+        """
+        hidden = HIDDEN_ALIASES.get(self.name.split(".")[1], ())
+        return tuple(a.name for a in self.args if a.aliases or a.name in hidden)
+
+    def draws(self, bound: Mapping[str, Any]) -> bool:
+        """Whether a call with these arguments, by parameter name, draws random numbers."""
+        if not self.seeded or bound.get("train") is False or bound.get("training") is False:
+            return False
+        known = {a.name for a in self.args}
+        for rate in ("dropout_p", "p", "dropout"):
+            if rate in known and bound.get(rate, 0.0) == 0.0:
+                return rate == "p" and "bernoulli" in self.name
+        return True
+
 
 HIDDEN_MUTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aten.batch_norm.default": ("training", ("running_mean", "running_var")),
@@ -62,6 +81,35 @@ HIDDEN_MUTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Overloads that write to arguments although their schema does not say so: the flag that turns it
 on, and what is written. Seen in torch 2.13 by comparing arguments before and after the call."""
+
+
+HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("atleast_1d", "atleast_2d", "atleast_3d"), ("self", "tensors")),
+    **dict.fromkeys(
+        ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"), ("input",)
+    ),
+    **dict.fromkeys(("unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"), ("self",)),
+    **dict.fromkeys(
+        (
+            *("_cast_Byte", "_cast_Char", "_cast_Double", "_cast_Float"),
+            *("_cast_Half", "_cast_Int", "_cast_Long", "_cast_Short"),
+        ),
+        ("self",),
+    ),
+    "_unsafe_view": ("self",),
+    "broadcast_tensors": ("tensors",),
+    "cartesian_prod": ("tensors",),
+    "conj_physical": ("self",),
+    "einsum": ("tensors",),
+    "flatten_dense_tensors": ("tensors",),
+    "histogramdd": ("bins",),
+    "lift": ("self",),
+    "meshgrid": ("tensors",),
+    "sum_to_size": ("self",),
+    "type_as": ("self",),
+}
+"""Operators that may return an argument itself, or a view of it, although their schema does not say
+so: `x.type_as(y)` is x when the dtypes agree. Seen in torch 2.13 by comparing storages."""
 
 
 def _arg(text: str) -> OpArg:

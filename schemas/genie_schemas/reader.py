@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from genie_schemas import canonical, writer
 from genie_schemas.errors import GenieError, GenieErrors, Place
@@ -131,12 +132,27 @@ def _schema_errors(error: ValidationError, file: str | None) -> GenieErrors:
         path = ""
         for part in item["loc"]:
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        found.append(
-            GenieError(
-                "GEN0303",
-                f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}",
-                Place(file=file, path=path),
-                remedy="compile the plan again; `genie schema plan` prints what is allowed",
-            )
-        )
+        found.append(_schema_error(item, path, file))
     return GenieErrors(found)
+
+
+def _schema_error(item: ErrorDetails, path: str, file: str | None) -> GenieError:
+    """One error of pydantic's in our words; a source that is no bare file name has its own code."""
+    place = Place(file=file, path=path)
+    if item["loc"][0] == "constants" and item["loc"][-1] == "source":
+        return GenieError(
+            "GEN0317",
+            "the weights of a constant are not named by a bare file name",
+            place,
+            f"{str(item['input'])[:80]!r} is not FILE.safetensors#TENSOR",
+            "a plan names its weights beside it, by file name alone; do not run this plan",
+        )
+    text = item["msg"][0].lower() + item["msg"][1:]
+    if item["type"] == "extra_forbidden":
+        text = "there is no such field"
+    return GenieError(
+        "GEN0303",
+        f"{path}: {text}",
+        place,
+        remedy="compile the plan again; `genie schema plan` prints what is allowed",
+    )

@@ -38,7 +38,7 @@ FROM_TORCH: Mapping[str, str] = {torch: name for name, (torch, _) in DTYPES.item
 """torch's dtype name ("float32") → plan name ("f32")."""
 
 MAX_RANK = 16
-_TYPE = re.compile(r"([a-z][a-z0-9]*)\[([^\[\]{}]*)\](?:\{([0-9,]*)\})?")
+_TYPE = re.compile(r"([a-z][a-z0-9]*)\[([^\[\]{}]*)\](?:\{([0-9]{1,2}(?:,[0-9]{1,2})*)\})?")
 
 
 class TypeTextError(ValueError):
@@ -123,8 +123,9 @@ def parse_type(text: str) -> TensorType:
         raise TypeTextError(f"{text[:80]!r} has more than {MAX_RANK} dimensions")
     order = tuple(range(len(shape)))
     if order_text is not None:
-        given = tuple(int(p) for p in order_text.split(",")) if order_text else ()
-        if tuple(sorted(given)) != order or given == order:
+        given = tuple(int(p) for p in order_text.split(","))
+        canonical = ",".join(map(str, given)) == order_text
+        if tuple(sorted(given)) != order or given == order or not canonical:
             raise TypeTextError(f"{text[:80]!r}: the stride order is no proper permutation")
         order = given
     return TensorType(dtype, shape, order)

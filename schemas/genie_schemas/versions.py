@@ -25,13 +25,9 @@ __all__ = [
     "TORCH_TESTED",
     "Change",
     "Support",
-    "__version__",
     "at_least",
     "release",
 ]
-
-__version__: Final = "0.1.0"
-"""Version of this distribution; pyproject.toml carries the same."""
 
 PLAN_FORMAT: Final = "1.0"
 """`format_version` of the plans that this version writes, and the newest that it reads."""

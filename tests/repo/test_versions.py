@@ -95,3 +95,10 @@ def test_any_text_is_a_version_or_a_value_error(text: str) -> None:
         assert versions.release(text)
     except ValueError as error:
         assert repr(text) in str(error)
+
+
+def test_the_package_has_the_version_of_the_distribution() -> None:
+    import genie
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert genie.__version__ == project["version"]

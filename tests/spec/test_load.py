@@ -47,8 +47,7 @@ placement:
     - {device: d1, modules: [head]}
 objective: {minimize: latency}
 policies:
-  default: {timeout: 1.5s}
-  patient: {max_attempts: 2, timeout: 2m, backoff: 0ms, retry_on: [GEN0101]}
+  default: {max_attempts: 2, timeout: 1.5s, backoff: 0ms, retry_on: [GEN0101]}
 """
     Path("sub").mkdir()
     loaded = load_spec(specs.write("sub/tower.yaml", text), {})
@@ -59,7 +58,7 @@ policies:
     assert not isinstance(spec.placement, str)
     assert spec.placement.stages[0].modules == ("stem", "blocks.0")
     assert spec.policies["default"].timeout_ms == 1500
-    assert spec.policies["patient"].retry_on == ("GEN0101",)
+    assert spec.policies["default"].retry_on == ("GEN0101",)
     assert spec.inputs["ids"].example_bounds == (0, 30522)
     assert spec.inputs["mask"].example_bounds is None
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from genie_transport import Limits, Listener, TransferFuture, TransferManager, connect
 
@@ -31,6 +32,11 @@ def code_of(future: TransferFuture) -> str | None:
     """The failure's code, or None for success."""
     error = future.exception(WAIT)
     return None if error is None else error.code
+
+
+def record(log: list[Any], item: object, _: TransferFuture) -> None:
+    """A done callback, with partial()."""
+    log.append(item)
 
 
 @contextlib.contextmanager
@@ -83,16 +89,20 @@ def session(
 
 
 class Proxy:
-    """Forwards one Unix connection; `tamper(sent_by_dialler, offset, data)` may change or cut it.
+    """Forwards one Unix connection; `tamper(sent_by_dialler, offset, data)` may change the bytes.
 
-    What tamper returns is forwarded; None ends the connection, both ways.
+    `cut` = (sent_by_dialler, offset) ends the connection, both ways, before that byte.
     """
 
     def __init__(
-        self, folder: Path, tamper: Callable[[bool, int, bytes], bytes | None] | None = None
+        self,
+        folder: Path,
+        tamper: Callable[[bool, int, bytes], bytes] | None = None,
+        cut: tuple[bool, int] | None = None,
     ) -> None:
         self._path = str(folder / f"{secrets.token_hex(4)}.proxy")
         self._tamper = tamper
+        self._cut = cut
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(self._path)
         self._listening.listen(1)
@@ -136,15 +146,18 @@ class Proxy:
 
     def _forward(self, by_dialler: bool, source: socket.socket, sink: socket.socket) -> bool:
         try:
-            data: bytes | None = source.recv(1 << 16)
+            data = source.recv(1 << 16)
             if not data:
                 return False
             offset = self.counts[by_dialler]
             self.counts[by_dialler] += len(data)
             if self._tamper is not None:
                 data = self._tamper(by_dialler, offset, data)
-            if data is None:
-                return False
+            if self._cut is not None and self._cut[0] == by_dialler:
+                left = self._cut[1] - offset
+                if left < len(data):
+                    sink.sendall(data[:left])
+                    return False
             sink.sendall(data)
         except OSError:
             return False

@@ -224,13 +224,13 @@ class DeviceExecutor:
         """Start a run. Every problem with it arrives as `Failed`, from a thread of this executor.
 
         The request's regions belong to the run until its last event. A later attempt under the
-        same key cancels the one before it. Raises RuntimeError after `close`.
+        same key cancels the one before it. Raises GEN0415 after `close`.
         """
         run = Run(request, on_event)
         refused: GenieError | None = None
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"the executor of {self.spec.id} is closed")
+                raise GenieError("GEN0415", f"the executor of {self.spec.id} is closed")
             active = self._active.setdefault(request.run_key, {})
             other = active.get(request.device)
             if other is not None and other.request.attempt >= request.attempt:

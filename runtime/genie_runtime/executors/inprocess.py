@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from genie_runtime.ports import ArenaPort, DeviceSpec, ExecutorFacts, OnEvent, Region, RunRequest
+from genie_schemas.errors import GenieError
 
 if TYPE_CHECKING:
     from genie_runtime.executors.device import DeviceExecutor
@@ -37,11 +38,15 @@ class InProcessExecutor:
     def _get(self) -> DeviceExecutor:
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"the executor of {self._spec.id} is closed")
+                raise GenieError("GEN0415", f"the executor of {self._spec.id} is closed")
             if self._executor is None:
                 from genie_runtime.executors.device import DeviceExecutor
 
                 self._executor = DeviceExecutor(self._spec, self._threads)
+            return self._executor
+
+    def _peek(self) -> DeviceExecutor | None:
+        with self._lock:
             return self._executor
 
     def facts(self, timeout: float) -> ExecutorFacts:
@@ -57,7 +62,8 @@ class InProcessExecutor:
 
     def unmap_arena(self, arena_id: int) -> None:
         """Forget an arena."""
-        self._get().unmap_arena(arena_id)
+        if (executor := self._peek()) is not None:
+            executor.unmap_arena(arena_id)
 
     def install(self, plan_text: str, plan_digest: str, plan_device: str) -> None:
         """Compile a plan's share of `plan_device`; see `DeviceExecutor.install` for errors."""
@@ -65,7 +71,8 @@ class InProcessExecutor:
 
     def uninstall(self, plan_digest: str) -> None:
         """Forget a plan and its constants."""
-        self._get().uninstall(plan_digest)
+        if (executor := self._peek()) is not None:
+            executor.uninstall(plan_digest)
 
     def load(self, plan_digest: str, constants: Mapping[str, Region]) -> None:
         """Make constants resident; see `DeviceExecutor.load` for errors."""
@@ -77,11 +84,13 @@ class InProcessExecutor:
 
     def deliver(self, run_key: str, step: str) -> None:
         """Say that the bytes of an incoming transfer lie in its region."""
-        self._get().deliver(run_key, step)
+        if (executor := self._peek()) is not None:
+            executor.deliver(run_key, step)
 
     def cancel(self, run_key: str) -> None:
         """End a run before its next step."""
-        self._get().cancel(run_key)
+        if (executor := self._peek()) is not None:
+            executor.cancel(run_key)
 
     def close(self, timeout: float) -> None:
         """Cancel what runs and end the threads, waiting up to `timeout` seconds. Idempotent."""

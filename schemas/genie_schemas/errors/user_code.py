@@ -31,8 +31,25 @@ def user_place(trace: TracebackType | None, path: Path, shown: str) -> Place | N
     return Place(name, frame_found.lineno, indent + 1, text, max(1, len(text) - indent))
 
 
+def _syntax_place(error: SyntaxError, path: Path, shown: str) -> Place | None:
+    """Where a file could not be parsed: no frame of it ever ran."""
+    if error.filename is None or error.lineno is None:
+        return None
+    where = Path(error.filename)
+    name = shown if where.resolve() == path.resolve() else where.name
+    text = (error.text or "").rstrip("\n")
+    return Place(name, error.lineno, max(1, error.offset or 1), text)
+
+
 def user_error(error: BaseException, path: Path, shown: str, what: str) -> GenieError:
     """GEN0202 for an exception of the user's own code, with the user's frames as its cause."""
+    if isinstance(error, SyntaxError):
+        return GenieError(
+            "GEN0202",
+            f"{what} {type(error).__name__}: {error.msg}",
+            _syntax_place(error, path, shown) or Place(file=shown),
+            remedy="mend the file so that Python can read it",
+        )
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

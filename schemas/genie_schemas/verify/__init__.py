@@ -1,8 +1,8 @@
 """The plan verifier: the same code in the compiler, in `genie plan verify` and in the daemon.
 
 `genie_schemas.reader` has checked header, schema and digest before; here, in order: names and
-single assignment, definition before use and transfers, operators, memory, policies, order. Each
-stage needs what the stages before it established, so the first stage with errors ends the walk;
+single assignment, entry points, definition before use and transfers, operators, memory, policies.
+Each stage needs what the stages before it established, so the first stage with errors ends the walk;
 all errors of that stage are reported at once.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.plan import ExecutionPlan
 from genie_schemas.verify.dataflow import check_dataflow
+from genie_schemas.verify.entries import check_entries
 from genie_schemas.verify.memory import check_memory, peak_bytes
 from genie_schemas.verify.naming import check_naming
 from genie_schemas.verify.operators import check_programs
@@ -27,6 +28,7 @@ MAX_ERRORS = 20
 
 STAGES: tuple[tuple[str, Callable[[ExecutionPlan], list[GenieError]]], ...] = (
     ("naming", check_naming),
+    ("entries", check_entries),
     ("dataflow", check_dataflow),
     ("programs", check_programs),
     ("memory", check_memory),

@@ -1,4 +1,4 @@
-"""Stage 2: definition before use, on the right device; free after the last use; order is a proof.
+"""Stage 3: definition before use, on the right device; free after the last use; order is a proof.
 
 `steps` is a total order in which every dependency points backwards. A device runs its steps in
 that order and both halves of a transfer stand at one place of it, so the union of data, control
@@ -86,6 +86,8 @@ def _walk(plan: ExecutionPlan, name: str, entry: EntryPoint, steps: list[Step]) 
                 walk.fail("GEN0313", step, "after", message)
         _step(walk, step, entry)
         if isinstance(step, ReturnStep):
+            if step.reads[0] in returned:
+                walk.fail("GEN0322", step, "reads", f"{step.reads[0]!r} is returned twice")
             returned.update(step.reads)
         walk.done.add(step.id)
     for output in entry.outputs:

@@ -1,4 +1,4 @@
-"""Stage 4: the peak of every device at the largest sizes, and whether the plan says the same.
+"""Stage 5: the peak of every device at the largest sizes, and whether the plan says the same.
 
 What counts on a device: constants resident on it; inputs, incoming and outgoing transfers and
 returned outputs, whose buffers admission reserves for the whole run (incoming ones until freed);

@@ -1,7 +1,8 @@
-"""Stage 3: programs hold allowed operators, called as their schemas say, in single assignment."""
+"""Stage 4: programs hold allowed operators, called as their schemas say, in single assignment."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from genie_schemas import args, optable
@@ -28,10 +29,13 @@ def check_programs(plan: ExecutionPlan) -> list[GenieError]:
 def mutated_values(op: Op, info: optable.OpInfo) -> list[str]:
     """Names of the program values that the call writes to."""
     bound = bind(op, info)
-    written = []
-    for parameter in info.mutated(bound):
-        written += [a.name for a in args.walk(bound.get(parameter)) if isinstance(a, args.Ref)]
-    return written
+    return values_in(bound, info.mutated(bound))
+
+
+def values_in(bound: Mapping[str, args.Arg], parameters: Iterable[str]) -> list[str]:
+    """Names of the program values that are passed for these parameters."""
+    leaves = (leaf for name in parameters for leaf in args.walk(bound.get(name)))
+    return [leaf.name for leaf in leaves if isinstance(leaf, args.Ref)]
 
 
 def bind(op: Op, info: optable.OpInfo) -> dict[str, args.Arg]:
@@ -61,6 +65,8 @@ class _Program:
         self.errors: list[GenieError] = []
         self.created: set[str] = set()
         self.known = {v.name for v in program.inputs}
+        self.foreign = set(self.known)
+        """Values that are, or may be, memory of the program's inputs."""
 
     def check(self) -> list[GenieError]:
         if len(self.known) != len(self.program.inputs):
@@ -80,6 +86,7 @@ class _Program:
 
     def op(self, part: str, op: Op) -> None:
         info = optable.lookup(op.op)
+        views = False
         if info is None:
             close = optable.similar(op.op)
             hint = f"did you mean {close[0]}?" if close else None
@@ -88,12 +95,14 @@ class _Program:
             if self.plan.opset.schemas.get(op.op) not in (None, info.schema):
                 self.stale(part, op.op)
             try:
-                self.call(part, op, info)
+                views = self.call(part, op, info)
             except args.ArgError as error:
                 self.fail("GEN0307", part, f"{op.op}: {error}")
         for name in op.out:
             if name is None:
                 continue
+            if views:
+                self.foreign.add(name)
             if name in self.known:
                 self.fail("GEN0309", part, f"{name!r} is defined twice")
             self.known.add(name)
@@ -111,7 +120,8 @@ class _Program:
             )
         )
 
-    def call(self, part: str, op: Op, info: optable.OpInfo) -> None:
+    def call(self, part: str, op: Op, info: optable.OpInfo) -> bool:
+        """Check a call; whether a result may be memory that the program was given."""
         bound = bind(op, info)
         types = {a.name: a.type for a in info.args}
         for name, value in bound.items():
@@ -122,10 +132,14 @@ class _Program:
                 self.leaf(part, op, leaf)
         if not info.returns_list and len(op.out) != len(info.returns):
             raise args.ArgError(f"it returns {len(info.returns)} values, {len(op.out)} are named")
-        for name in mutated_values(op, info):
-            if name not in self.created:
-                cause = "a program mutates only what it created"
+        for name in values_in(bound, info.mutated(bound)):
+            if name not in self.created or name in self.foreign:
+                cause = "a program mutates only what it created, and no view of what it was given"
                 self.fail("GEN0323", part, f"{op.op} writes to {name!r}", cause)
+        if info.draws(bound) and "rng" not in self.plan.requires:
+            cause = "a retry would draw other numbers; a plan that draws requires rng"
+            self.fail("GEN0306", part, f"{op.op} draws random numbers", cause)
+        return not self.foreign.isdisjoint(values_in(bound, info.aliased()))
 
     def leaf(self, part: str, op: Op, leaf: args.Arg) -> None:
         if isinstance(leaf, args.Ref) and leaf.name not in self.known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import threading
 import time
@@ -36,7 +37,7 @@ def test_regions_never_overlap_and_the_books_balance(steps: list[tuple[bool, int
             except GenieError as error:
                 assert error.code == "GEN0472"
         spans = sorted((r.arena, r.offset, r.length) for r in live)
-        for (a, start, length), (b, after, _) in zip(spans, spans[1:], strict=False):
+        for (a, start, length), (b, after, _) in itertools.pairwise(spans):
             assert a != b or start + length <= after
         assert all(r.offset % ALIGNMENT == 0 for r in live)
         stats = pool.stats()

@@ -86,7 +86,10 @@ def test_new_epoch_refuses_old_handles(make_pair: Callable[..., Pair]) -> None:
     a, b = make_pair()
     buffer = bytearray(4)
     src, old = a.register(b"data"), b.register(buffer)
-    waiting = b.arrival(old)
+    a.post(a.register(bytes(4)), old).result(WAIT)
+    eventually(lambda: b.stats().arrivals == 1, "it has arrived, and nobody asks for it")
+    other = b.register(bytearray(1))
+    waiting = b.arrival(other)
     assert b.advance_epoch() == b.epoch == old.epoch + 1
     assert code_of(waiting) == "GEN0624"
     assert code_of(b.arrival(old)) == "GEN0624"
@@ -138,7 +141,9 @@ def test_source_withdrawn_in_the_middle(make_pair: Callable[..., Pair]) -> None:
 def test_arrival_needs_a_whole_handle_of_this_side(make_pair: Callable[..., Pair]) -> None:
     a, b = make_pair()
     dst = b.register(bytearray(4))
+    a.post(a.register(bytes(4)), dst).result(WAIT)
     assert code_of(b.arrival(dst.part(0, 2))) == "GEN0625"
+    assert b.arrival(dst).result(WAIT) == 4  # which the part has not used up
     assert code_of(a.arrival(dst)) == "GEN0623"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from genie_transport import Limits, Priority, TransferManager
-from tests.transport.support import SMALL, WAIT, code_of, eventually, held
+from tests.transport.support import SMALL, WAIT, code_of, eventually, held, record
 
 Pair = tuple[TransferManager, TransferManager]
 CHUNK = SMALL.chunk_bytes
@@ -77,7 +78,7 @@ def test_classes_are_strict(make_pair: Callable[..., Pair]) -> None:
                 future = a.post(
                     a.register(bytes(size)), b.register(bytearray(size)), priority=priority
                 )
-                future.add_done_callback(lambda _, p=priority: order.append(p))
+                future.add_done_callback(partial(record, order, priority))
     eventually(lambda: len(order) == 12, "all are done")
     assert order == sorted(order)
 
@@ -89,7 +90,7 @@ def test_turns_within_a_class(make_pair: Callable[..., Pair]) -> None:
         for name, chunks in (("long", 30), ("short", 1)):
             size = chunks * CHUNK
             future = a.post(a.register(bytes(size)), b.register(bytearray(size)))
-            future.add_done_callback(lambda _, n=name: order.append(n))
+            future.add_done_callback(partial(record, order, name))
     eventually(lambda: len(order) == 2, "both are done")
     assert order == ["short", "long"]
 

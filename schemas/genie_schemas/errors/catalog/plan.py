@@ -169,4 +169,10 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "A constants file is named by the digest of its content. The one that is there has other "
         "content, so it is damaged; it is never overwritten. Remove it and compile again.",
     ),
+    "GEN0333": (
+        "the plan has no such step or program",
+        ExitCode.USAGE,
+        "`genie plan show --step` takes the id of a compute step, and `--program` the key of a "
+        "program or its first digits. `genie plan show` lists both.",
+    ),
 }

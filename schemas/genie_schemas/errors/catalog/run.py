@@ -264,7 +264,7 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         ExitCode.DEADLINE,
         """A step computed, or waited for its device or for an incoming transfer, longer than
         timeout_ms of its policy allows. Raise the timeout, or find out why the step is slow:
-        `genie trace` shows what the run waited for.""",
+        `genie status` shows what the daemon is doing.""",
     ),
     "GEN0466": (
         "A memory region does not fit its value",

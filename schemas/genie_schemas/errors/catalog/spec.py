@@ -175,12 +175,19 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         version 1. A spec of a later version needs a newer Genie: pip install --upgrade
         genie-plan.""",
     ),
+    "GEN0126": (
+        "A policy that nothing uses",
+        _INVALID,
+        """Every step follows the policy `default`. A policy under another name would be read by
+        nobody, so it is refused instead of being ignored. In plans the table has names because
+        later versions may bind policies to single steps.""",
+    ),
     "GEN0130": (
         "A configuration file is not valid",
         _USAGE,
         """genie.toml (the nearest one, from the working directory upward) and
         $XDG_CONFIG_HOME/genie/config.toml hold defaults for the options of commands, one table a
-        command, keys spelt like the long options: [execute] then transport = "tcp". Unknown
+        command, keys spelt like the long options: [execute] then deadline = 60. Unknown
         tables and keys are refused. An option on the command line or a GENIE_<COMMAND>_<OPTION>
         environment variable takes precedence.""",
     ),

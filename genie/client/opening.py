@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from genie.client.endpoints import parse_on
 from genie.client.link import NodeLink
@@ -30,12 +31,15 @@ def connect(
     endpoint: str | Sequence[str] | Mapping[str, str] | None = None,
     *,
     devices: Sequence[str] | None = None,
+    tls_dir: Path | None = None,
+    token_file: Path | None = None,
 ) -> Session:
     """Open a session.
 
     Without an endpoint the runtime is embedded in this process (`devices` then says what it
     offers, as genied's --device does). One endpoint serves all devices of a plan; a list binds
-    them in the plan's order; a mapping, or texts "d0=host:port", bind them by name.
+    them in the plan's order; a mapping, or texts "d0=host:port", bind them by name. `tls_dir` and
+    `token_file` name credentials other than the user's own.
     """
     if endpoint is None:
         from genie.client.local import EmbeddedLink
@@ -49,13 +53,16 @@ def connect(
         wanted = [(name, text) for name, text in endpoint.items()]
     else:
         wanted = parse_on(list(endpoint))
+    from genie.client.channel import Credentials
     from genie.client.remote import RemoteLink
+
+    credentials = Credentials(tls_dir, token_file)
 
     opened: dict[str, NodeLink] = {}
     try:
         for _, text in wanted:
             if text not in opened:
-                opened[text] = RemoteLink(text, hello())
+                opened[text] = RemoteLink(text, hello(), credentials)
     except BaseException:
         for link in opened.values():
             link.close()

@@ -1,0 +1,40 @@
+"""`genie status`: what a daemon is doing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from genie.cli.common import json_option, print_json
+
+__all__ = ["command"]
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("status")
+@click.option("--on", metavar="ENDPOINT", help="The daemon; by default this user's own.")
+@click.option("--tls-dir", type=_PATH, envvar="GENIE_TLS_DIR", help="As `genie auth init` made.")
+@click.option("--token-file", type=_PATH, envvar="GENIE_TOKEN_FILE", help="The daemon's token.")
+@json_option
+def command(on: str | None, tls_dir: Path | None, token_file: Path | None, as_json: bool) -> None:
+    """Show a daemon's devices, sessions, runs and counters."""
+    from genie.client.admin import status
+
+    found = status(on, tls_dir, token_file)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    state = "draining" if found.draining else "serving"
+    click.echo(f"genied {found.version}: {state} for {found.uptime_s} s")
+    click.echo(f"  boot {found.boot_id[:8]}, epoch {found.epoch}")
+    click.echo(f"  {found.runs} runs, {found.plans} plans, {found.sessions} sessions")
+    for device in found.devices:
+        used = device.reserved_bytes + device.constant_bytes
+        click.echo(
+            f"  {device.id}  {device.kind}  {used / 2**20:.1f} of "
+            f"{device.memory_bytes / 2**20:.0f} MiB held"
+        )
+    for run in found.active:
+        click.echo(f"  {run.run_id}  {run.state}  {run.entrypoint}  {run.age_ms / 1000:.1f} s")

@@ -1,0 +1,221 @@
+"""The executor process: `python -m genie_runtime.executors.worker BOOT`, started by a supervisor.
+
+Its main thread imports torch and then carries out commands in order; runs have threads of their
+own. One thread, which starts first and never touches torch, answers the liveness checks. The
+process ends when its sockets do, or when its parent does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import mmap
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+from genie_runtime.arena import Arena
+from genie_runtime.executors import messages
+from genie_runtime.ports import Region, RunEvent, RunRequest
+from genie_schemas import canonical
+from genie_schemas.errors import GenieError
+
+if TYPE_CHECKING:
+    from genie_runtime.executors.device import DeviceExecutor
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_TICKET = struct.Struct("<Q")
+
+
+class _Channel:
+    """The control socket: commands in, reports out (from any thread)."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._lock = threading.Lock()
+
+    def send(self, report: messages.Report) -> None:
+        frame = messages.encode(report)
+        with self._lock:
+            self._socket.sendall(frame)
+
+    def receive(self) -> tuple[messages.Command, bytes] | None:
+        """The next command and its bytes; None at the end."""
+        header = self._exactly(messages.HEADER.size)
+        if header is None:
+            return None
+        sizes = messages.check_sizes(header, messages.COMMAND_LIMIT, messages.BLOB_LIMIT)
+        text, blob = (self._exactly(size) for size in sizes)
+        if text is None or blob is None:
+            return None
+        return messages.parse_command(text), blob
+
+    def receive_fd(self) -> int:
+        _, fds, _, _ = socket.recv_fds(self._socket, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        if len(fds) != 1:
+            raise GenieError("GEN0454", "no descriptor came with an arena")
+        return fds[0]
+
+    def _exactly(self, size: int) -> bytes | None:
+        data = bytearray(size)
+        view, have = memoryview(data), 0
+        while have < size:
+            got = self._socket.recv_into(view[have:])
+            if got == 0:
+                return None
+            have += got
+        return bytes(data)
+
+
+class _Recorder:
+    """Shared memory that holds the ticket of the run that computes, for when we crash."""
+
+    def __init__(self, fd: int) -> None:
+        self._area = mmap.mmap(fd, _TICKET.size)
+        os.close(fd)
+        self.tickets: dict[int, int] = {}
+
+    def computing(self, request: RunRequest | None) -> None:
+        ticket = 0 if request is None else self.tickets.get(id(request), 0)
+        _TICKET.pack_into(self._area, 0, ticket)
+
+
+class _Worker:
+    def __init__(self, channel: _Channel, recorder: _Recorder, executor: DeviceExecutor) -> None:
+        self._channel = channel
+        self._recorder = recorder
+        self._executor = executor
+        self._arenas: dict[int, Arena] = {}
+
+    def serve(self) -> None:
+        """Carry out commands until the supervisor hangs up."""
+        while (received := self._channel.receive()) is not None:
+            self._carry_out(*received)
+
+    def _carry_out(self, command: messages.Command, blob: bytes) -> None:
+        match command:
+            case messages.MapArena():
+                fd = self._channel.receive_fd()
+                arena = Arena.attach(fd, command.size, command.arena)
+                self._arenas[arena.id] = arena
+                self._executor.map_arena(arena)
+            case messages.UnmapArena():
+                self._executor.unmap_arena(command.arena)
+                if (gone := self._arenas.pop(command.arena, None)) is not None:
+                    gone.close()
+            case messages.Install():
+                self._answer(command, blob)
+            case messages.Load():
+                self._answer(command, blob)
+            case messages.Uninstall():
+                self._executor.uninstall(command.digest)
+            case messages.Run():
+                self._run(command)
+            case messages.Deliver():
+                self._executor.deliver(command.run_key, command.step)
+            case messages.Cancel():
+                self._executor.cancel(command.run_key)
+
+    def _answer(self, command: messages.Install | messages.Load, blob: bytes) -> None:
+        problem = None
+        try:
+            if isinstance(command, messages.Install):
+                text = blob.decode("utf-8", "replace")
+                self._executor.install(text, command.digest, command.device)
+            else:
+                constants = {name: Region(*place) for name, place in command.constants.items()}
+                self._executor.load(command.digest, constants)
+        except GenieError as error:
+            problem = messages.ErrorData.of(error)
+        self._channel.send(messages.Reply(id=command.id, error=problem))
+
+    def _run(self, command: messages.Run) -> None:
+        request = command.request()
+        self._recorder.tickets[id(request)] = command.ticket
+
+        def report(event: RunEvent) -> None:
+            message = messages.Event.of(command.ticket, event)
+            if message.what != "ready":
+                self._recorder.tickets.pop(id(request), None)
+            self._channel.send(message)
+            if self._executor.lost:
+                _end(70)  # nothing computes on this device again in this process
+
+        self._executor.run(request, report)
+
+
+def _answer_pings(fd: int, overdue: list[DeviceExecutor]) -> None:
+    """Answer liveness checks until the supervisor hangs up; then end, whatever else goes on."""
+    with socket.socket(fileno=fd) as life:
+        while len(ping := life.recv(messages.PING.size)) == messages.PING.size:
+            seconds = overdue[0].overdue_seconds() if overdue else 0.0
+            life.send(messages.PONG.pack(*messages.PING.unpack(ping), int(seconds * 1000)))
+    _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    """End at once: threads may sit in kernels that nobody waits for any more."""
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _harden(parent: int) -> None:
+    """Die with the parent, and let no process of the same user read this one's memory."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, value in ((_PR_SET_PDEATHSIG, int(signal.SIGKILL)), (_PR_SET_DUMPABLE, 0)):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+    if os.getppid() != parent:  # it died before we asked to be told
+        _end(0)
+
+
+def main(argument: str) -> NoReturn:
+    """Run a worker until its supervisor hangs up. `argument` is a `messages.Boot` as JSON."""
+    boot = messages.Boot.model_validate(canonical.loads(argument))
+    faulthandler.enable()
+    # The terminal's Ctrl-C and the service manager's SIGTERM reach the whole group: the
+    # supervisor decides when this process ends, by hanging up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _harden(boot.parent)
+    overdue: list[DeviceExecutor] = []
+    threading.Thread(target=_answer_pings, args=(boot.life, overdue), daemon=True).start()
+    channel = _Channel(boot.control)
+    recorder = _Recorder(boot.recorder)
+    try:
+        from genie_runtime.executors.device import DeviceExecutor
+
+        executor = DeviceExecutor(boot.spec(), boot.threads, recorder.computing)
+    except GenieError as error:
+        channel.send(messages.Hello(error=messages.ErrorData.of(error)))
+        _end(1)
+    overdue.append(executor)
+    facts = executor.facts()
+    channel.send(
+        messages.Hello(
+            torch=facts.torch,
+            threads=facts.threads,
+            device_name=facts.device_name,
+            memory_bytes=facts.memory_bytes,
+            capability=facts.capability,
+        )
+    )
+    try:
+        _Worker(channel, recorder, executor).serve()
+    except OSError:
+        _end(0)  # the supervisor went away while we were telling it something
+    except GenieError as error:
+        sys.stderr.write(f"{error}\n")
+        _end(70)
+    _end(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,75 @@
+"""The data connections of a daemon: one listener for clients, one for peers if asked for."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from genie_runtime.endpoint import Endpoint
+from genie_transport import Listener, TransferManager, connect
+
+DIAL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Contexts for data connections that leave the machine."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+class DataGateway:
+    """Implements `genie_runtime.core.Gateway` over genie_transport's sockets."""
+
+    def __init__(self, control: Endpoint, peers: Endpoint | None, tls: Tls | None) -> None:
+        """Listen beside the control endpoint, and at `peers`. Raises GEN06xx or GEN0504."""
+        self._tls = tls
+        self._clients = Listener.open(control.data, None if control.is_unix else _server(tls))
+        self._peers = self._clients
+        if peers is not None:
+            try:
+                where = f"unix://{peers.path}" if peers.is_unix else f"tcp://{peers}"
+                self._peers = Listener.open(where, None if peers.is_unix else _server(tls))
+            except BaseException:
+                self._clients.close()
+                raise
+
+    @property
+    def data_endpoint(self) -> str:
+        """Where clients dial."""
+        return self._clients.endpoint
+
+    @property
+    def peer_endpoint(self) -> str:
+        """Where other daemons dial."""
+        return self._peers.endpoint
+
+    def expect_client(self, session: str, key: bytes) -> TransferManager:
+        """Await a client's connection."""
+        return self._clients.expect(session, key)
+
+    def expect_peer(self, link: str, key: bytes) -> TransferManager:
+        """Await another daemon's connection."""
+        return self._peers.expect(link, key)
+
+    def dial(self, endpoint: str, link: str, key: bytes) -> TransferManager:
+        """Connect to another daemon; GEN0604 and the like when it cannot be reached."""
+        tls = self._tls.client if self._tls and endpoint.startswith("tcp://") else None
+        return connect(endpoint, link, key, tls=tls, timeout=DIAL_SECONDS)
+
+    def forget(self, name: str) -> None:
+        """Nobody may come for this session or link any more."""
+        self._clients.forget(name)
+        if self._peers is not self._clients:
+            self._peers.forget(name)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._clients.close()
+        if self._peers is not self._clients:
+            self._peers.close()
+
+
+def _server(tls: Tls | None) -> ssl.SSLContext | None:
+    return tls.server if tls else None

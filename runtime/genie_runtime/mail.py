@@ -1,0 +1,156 @@
+"""A run's bytes on the data plane: what lands in its regions, what leaves them, as events."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from genie_runtime.ports import RunEvent
+from genie_runtime.telemetry import Telemetry
+from genie_schemas.errors import GenieError
+
+if TYPE_CHECKING:
+    from genie_transport import DMAHandle, TransferFuture, TransferManager
+
+
+@dataclass(frozen=True)
+class ExecutorSaid:
+    """An event of an executor, about one attempt of a device's share."""
+
+    device: str
+    attempt: int
+    event: RunEvent
+
+
+@dataclass(frozen=True)
+class InputCame:
+    """An input has arrived and is verified, or will not."""
+
+    device: str
+    name: str
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class TransferCame:
+    """An incoming transfer has arrived and is verified, or will not."""
+
+    device: str
+    step: str
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class Posted:
+    """The receiver has verified an outgoing transfer or an output, or will not."""
+
+    name: str
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the run with this error."""
+
+    error: GenieError
+
+
+Event = ExecutorSaid | InputCame | TransferCame | Posted | Stop
+"""Everything that can happen to a run."""
+
+
+@dataclass
+class Wires:
+    """The data connections of a run: to the client, and to peers by transfer step.
+
+    Embedded runs have none: the client is in the process and writes the regions itself.
+    """
+
+    client: TransferManager | None = None
+    peers: Mapping[str, TransferManager] = field(default_factory=dict)
+
+
+class Mail:
+    """Landings and posts of one run. `put` takes events and may be called by any thread."""
+
+    def __init__(self, put: Callable[[Event], None], telemetry: Telemetry) -> None:
+        self._put = put
+        self._telemetry = telemetry
+        self._handles: list[tuple[TransferManager, DMAHandle]] = []
+        self._posting: Counter[str] = Counter()
+        self.transfer_ns = 0
+        """Time that posts took, from posting to the receiver's word, added up."""
+
+    def land(
+        self,
+        manager: TransferManager,
+        view: memoryview,
+        event: Callable[[Exception | None], Event],
+    ) -> DMAHandle:
+        """Let the peer write `view` once; `event` is put when its bytes are there."""
+        handle = manager.register(view)
+        self._handles.append((manager, handle))
+        self._telemetry.add("bytes_in", view.nbytes)
+
+        def done(future: TransferFuture) -> None:
+            self._put(event(future.exception(0)))
+
+        manager.arrival(handle).add_done_callback(done)
+        return handle
+
+    def post(
+        self,
+        manager: TransferManager,
+        source: memoryview,
+        handle: DMAHandle,
+        name: str,
+        priority: str,
+        deadline: float,
+    ) -> None:
+        """Send `source` to the peer's `handle`; `Posted(name)` is put when it is verified there.
+
+        `priority` is a step's, `deadline` monotonic time.
+        """
+        from genie_transport import Priority
+
+        classes = {
+            "decode": Priority.DECODE,
+            "prefill": Priority.PREFILL,
+            "activation": Priority.PREFILL,
+            "weights": Priority.WEIGHTS,
+        }
+        mine = manager.register(source)
+        self._handles.append((manager, mine))
+        self._posting[name] += 1
+        self._telemetry.add("bytes_out", source.nbytes)
+        begun = time.monotonic_ns()
+
+        def done(future: TransferFuture) -> None:
+            self.transfer_ns += time.monotonic_ns() - begun
+            self._put(Posted(name, future.exception(0)))
+
+        left = max(deadline - time.monotonic(), 0.001)
+        future = manager.post(mine, handle, priority=classes[priority], deadline=left)
+        future.add_done_callback(done)
+
+    def posted(self, name: str) -> None:
+        """A `Posted` event was taken."""
+        self._posting[name] -= 1
+
+    @property
+    def pending(self) -> bool:
+        """Whether posts are under way."""
+        return any(self._posting.values())
+
+    def withdraw(self) -> None:
+        """Take every handle back: nobody can write into the run's regions any more."""
+        from genie_transport import TransferError
+
+        for manager, handle in self._handles:
+            with contextlib.suppress(TransferError):  # withdrawn with its connection
+                manager.deregister(handle)
+        self._handles.clear()

@@ -1,0 +1,201 @@
+"""Runs: looking up, admitting, starting, waiting, cancelling; and status."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from genie_schemas.messages._base import Handle, Hex128, Hex256, Message, Milliseconds, RunId, Text
+from genie_schemas.plan import Count, Digest, Identifier, Name, Positive
+
+
+class ExpectRequest(Message):
+    """Expect a peer's data connection for link `link`."""
+
+    session: Hex128
+    link: Hex128
+    key: Hex256
+
+
+class ExpectReply(Message):
+    """Where the peer dials."""
+
+    endpoint: Text
+
+
+class DialRequest(Message):
+    """Dial the peer that expects link `link`."""
+
+    session: Hex128
+    link: Hex128
+    key: Hex256
+    endpoint: Text
+
+
+class DialReply(Message):
+    """The path that the link took ("unix", "tcp")."""
+
+    path: Text
+
+
+class RecallRequest(Message):
+    """What does the ledger know of this run?"""
+
+    session: Hex128
+    plan_digest: Digest
+    entrypoint: Identifier
+    run_id: RunId
+    inputs_digest: Digest
+
+
+class RecordedOutput(Message):
+    """A returned value on record: its concrete type, such as "f32[1,10]"."""
+
+    value: Name
+    type: Annotated[str, Field(max_length=4096)]
+    bytes: Count
+
+
+class RecallReply(Message):
+    """`new`: it may run; `running`: ask again later; `recorded`: `outputs` can be fetched."""
+
+    state: Literal["new", "running", "recorded"]
+    outputs: list[RecordedOutput] = Field(default_factory=list)
+
+
+class FetchRequest(Message):
+    """Send recorded outputs to the client's buffers: value → handle."""
+
+    session: Hex128
+    plan_digest: Digest
+    entrypoint: Identifier
+    run_id: RunId
+    inputs_digest: Digest
+    outputs: dict[Name, Handle]
+    timeout_ms: Milliseconds
+
+
+class PrepareRequest(Message):
+    """Admit a run and reserve all that it needs here.
+
+    `durable` says that the caller named the run, so that the ledger keeps it; then
+    `inputs_digest` is a must. `links` names the
+    link of every transfer step whose other end is another node. `wait_ms` bounds the wait for
+    memory, `deadline_ms` the run as a whole.
+    """
+
+    session: Hex128
+    plan_digest: Digest
+    entrypoint: Identifier
+    run_id: RunId
+    durable: bool
+    inputs_digest: Digest | None = None
+    dims: dict[Identifier, Count]
+    links: dict[Name, Hex128]
+    wait_ms: Milliseconds
+    deadline_ms: Annotated[int, Field(ge=1, le=30 * 86_400_000)]
+
+
+class PrepareReply(Message):
+    """`run` names the prepared run; `None` when somebody else is running the same run id.
+
+    Handles: where the client sends inputs (by name), where peers send (by transfer step).
+    """
+
+    run: Hex128 | None
+    inputs: dict[Name, Handle] = Field(default_factory=dict)
+    incoming: dict[Name, Handle] = Field(default_factory=dict)
+
+
+class StartRequest(Message):
+    """Go: where this node sends its transfers (by step) and its outputs (by value)."""
+
+    session: Hex128
+    run: Hex128
+    outgoing: dict[Name, Handle]
+    outputs: dict[Name, Handle]
+
+
+class RunRequestId(Message):
+    """A request about a prepared or running run (Release)."""
+
+    session: Hex128
+    run: Hex128
+
+
+class WaitRequest(Message):
+    """Wait up to `timeout_ms` for the end of a run."""
+
+    session: Hex128
+    run: Hex128
+    timeout_ms: Annotated[int, Field(ge=0, le=60_000)]
+
+
+class RunReport(Message):
+    """What a run cost on this node. `attempts` counts the tries of its most tried device."""
+
+    attempts: Count
+    total_us: Count
+    compute_us: Count
+    wait_us: Count
+    transfer_us: Count
+    peak_bytes: dict[Identifier, Count]
+    steps: Count
+
+
+class WaitReply(Message):
+    """A run's state; `errors` tells why it failed."""
+
+    state: Literal["running", "done", "failed"]
+    report: RunReport | None = None
+    errors: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class CancelRequest(Message):
+    """Cancel every run going on under a run id; needs no session."""
+
+    run_id: RunId
+
+
+class CancelReply(Message):
+    """How many runs were told to stop."""
+
+    cancelled: Count
+
+
+class ActiveRun(Message):
+    """A run that is going on."""
+
+    run_id: RunId
+    plan_digest: Digest
+    entrypoint: Identifier
+    state: Text
+    age_ms: Count
+
+
+class DeviceStatus(Message):
+    """A device and its memory: `reserved_bytes` by runs, `constant_bytes` by weights."""
+
+    id: Identifier
+    kind: Literal["cpu", "cuda"]
+    memory_bytes: Positive
+    reserved_bytes: Count
+    constant_bytes: Count
+
+
+class StatusReply(Message):
+    """What `genie status` shows. `runs` ended well since the start, `plans` are installed."""
+
+    version: Text
+    node: Hex128
+    boot_id: Hex128
+    epoch: Count
+    uptime_s: Count
+    draining: bool
+    runs: Count
+    plans: Count
+    sessions: Count
+    devices: list[DeviceStatus]
+    active: list[ActiveRun]
+    telemetry: dict[str, int]

@@ -1,0 +1,75 @@
+"""Opening, keeping and closing a session."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from genie_schemas.messages._base import Hex128, Hex256, Message, Text, Tolerant, Version
+from genie_schemas.plan import Count, Identifier, Positive
+
+
+class OpenRequest(Tolerant):
+    """What the client speaks: protocol, plan formats it may send, features it can use."""
+
+    protocol: Version
+    client: Text
+    formats: Annotated[list[Version], Field(min_length=1, max_length=32)]
+    features: Annotated[list[Text], Field(max_length=256)]
+
+
+class DeviceInfo(Message):
+    """A device that the node offers."""
+
+    id: Identifier
+    kind: Literal["cpu", "cuda"]
+    memory_bytes: Positive
+
+
+class DataEndpoint(Message):
+    """Where the client's data connection goes, and the key that it must prove."""
+
+    endpoint: Text
+    session: Text
+    key: Hex256
+
+
+class OpenReply(Tolerant):
+    """What is bound: the lower protocol version, the features that both have, the node's facts.
+
+    `node` identifies the daemon across restarts, `boot_id` this start of it; `epoch` fences its
+    ledger. The session ends when no heartbeat came for `lease_ms`.
+    """
+
+    protocol: Version
+    session: Hex128
+    node: Hex128
+    boot_id: Hex128
+    epoch: Count
+    version: Text
+    torch: Text
+    threads: Positive
+    formats: list[Version]
+    features: list[Text]
+    devices: list[DeviceInfo]
+    data: DataEndpoint
+    lease_ms: Positive
+    heartbeat_ms: Positive
+
+
+class SessionRequest(Message):
+    """A request about the session as a whole (Close, Heartbeat)."""
+
+    session: Hex128
+
+
+class Pulse(Message):
+    """The node's half of a heartbeat: telemetry of the moment."""
+
+    uptime_ms: Count
+    active_runs: Count
+    runs: Count
+    bytes_in: Count
+    bytes_out: Count
+    reserved_bytes: Count

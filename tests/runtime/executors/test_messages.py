@@ -1,0 +1,138 @@
+"""What supervisor and worker say to each other: round trips, pieces, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie_runtime.executors import messages
+from genie_runtime.ports import (
+    Failed,
+    Finished,
+    Ready,
+    Region,
+    RunEvent,
+    RunRequest,
+    RunStats,
+)
+from genie_schemas.errors import GenieError, Place
+
+text = st.text(st.characters(codec="utf-8"), max_size=40)
+number = st.integers(0, 2**53 - 1)
+regions = st.dictionaries(text, st.builds(Region, number, number, number), max_size=3)
+requests = st.builds(
+    RunRequest,
+    run_key=text,
+    attempt=number,
+    plan_digest=text,
+    entrypoint=text,
+    device=text,
+    dims=st.dictionaries(text, number, max_size=3),
+    inputs=regions,
+    incoming=regions,
+    outgoing=regions,
+    outputs=regions,
+)
+errors = st.builds(
+    GenieError,
+    st.sampled_from(["GEN0450", "GEN0460"]),
+    text,
+    st.none() | st.builds(Place, file=st.none() | text, line=st.none() | number, path=text),
+    st.none() | text,
+    st.none() | text,
+    st.dictionaries(text, st.none() | st.booleans() | number | text, max_size=3),
+)
+events = st.one_of(
+    st.builds(Ready, text),
+    st.builds(Finished, st.builds(RunStats, number, number, number, number)),
+    st.builds(Failed, errors, st.booleans()),
+)
+
+
+def same(a: RunEvent, b: RunEvent) -> bool:
+    if isinstance(a, Failed) and isinstance(b, Failed):
+        return a.retryable == b.retryable and a.error.to_json() == b.error.to_json()
+    return a == b
+
+
+@given(number, requests)
+def test_a_request_survives_the_way_to_a_worker(ticket: int, request: RunRequest) -> None:
+    frame = messages.encode(messages.Run.of(ticket, request))
+    size, blob = messages.check_sizes(frame[:8], messages.COMMAND_LIMIT, 0)
+    assert (size, blob) == (len(frame) - 8, 0)
+    command = messages.parse_command(frame[8:])
+    assert isinstance(command, messages.Run)
+    assert (command.ticket, command.request()) == (ticket, request)
+
+
+@given(st.lists(st.tuples(number, events), max_size=4), st.lists(st.integers(1, 50)))
+def test_events_survive_in_pieces(sent: list[tuple[int, RunEvent]], cuts: list[int]) -> None:
+    stream = b"".join(messages.encode(messages.Event.of(t, e)) for t, e in sent)
+    decoder = messages.FrameDecoder()
+    got = []
+    for cut in [*cuts, len(stream) + 1]:
+        got += decoder.feed(stream[:cut])
+        stream = stream[cut:]
+    assert len(got) == len(sent)
+    for report, (ticket, event) in zip(got, sent, strict=True):
+        assert isinstance(report, messages.Event)
+        assert report.ticket == ticket
+        assert same(report.event(), event)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_or_waits_for_more(data: bytes) -> None:
+    for feed in (data, messages.HEADER.pack(len(data), 0) + data):
+        try:
+            messages.FrameDecoder().feed(feed)
+        except GenieError as error:
+            assert error.code == "GEN0454"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"{}",
+        b'{"kind": "nothing"}',
+        b'{"kind": "reply", "id": 1, "id": 2}',
+        b'{"kind": "reply", "id": -1}',
+        b'{"kind": "reply", "id": "1"}',
+        b'{"kind": "reply", "id": 1, "more": 0}',
+        b'{"kind": "reply", "id": 1.5}',
+        b'{"kind": "event", "ticket": 1, "what": "ready", "stats": [1, 2, 3, 4, 5]}',
+        b"\xff",
+    ],
+)
+def test_what_no_worker_says_is_refused(body: bytes) -> None:
+    with pytest.raises(GenieError) as caught:
+        messages.parse_report(body)
+    assert caught.value.code == "GEN0454"
+
+
+@pytest.mark.parametrize("what", ["finished", "failed"])
+def test_an_event_without_what_belongs_to_it_is_refused(what: str) -> None:
+    report = messages.parse_report(b'{"kind": "event", "ticket": 1, "what": "%s"}' % what.encode())
+    assert isinstance(report, messages.Event)
+    with pytest.raises(GenieError) as caught:
+        report.event()
+    assert caught.value.code == "GEN0454"
+
+
+def test_sizes_are_checked_before_anything_is_read() -> None:
+    header = messages.HEADER.pack(messages.REPORT_LIMIT + 1, 0)
+    with pytest.raises(GenieError) as caught:
+        messages.FrameDecoder().feed(header)
+    assert caught.value.code == "GEN0454"
+    with pytest.raises(GenieError):
+        messages.FrameDecoder().feed(messages.HEADER.pack(2, 1) + b"{}")
+    with pytest.raises(GenieError):
+        messages.check_sizes(messages.HEADER.pack(2, messages.BLOB_LIMIT + 1), 10, 1 << 26)
+    with pytest.raises(GenieError):
+        messages.encode(messages.Deliver(run_key="r", step="s"), bytes(messages.BLOB_LIMIT + 1))
+
+
+def test_an_error_keeps_plain_context_only() -> None:
+    error = GenieError("GEN0460", "it failed", context={"op": "x", "sizes": [1, 2]})
+    assert messages.ErrorData.of(error).error().context == {"op": "x", "sizes": "[1, 2]"}
