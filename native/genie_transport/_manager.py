@@ -86,28 +86,38 @@ class TransferManager:
         timeout: float = 10.0,
         limits: Limits | None = None,
         epoch: int = 1,
+        encrypt: bool = False,
     ) -> TransferManager:
         """Open `path`.
 
-        "loopback" needs nothing else: the manager is its own peer. "unix" and "tcp" dial
-        `endpoint` with the session's id and key, within `timeout` seconds. Raises GenieError:
-        GEN0601 unknown path, GEN0602 malformed or missing options, and those of `connect`.
+        "loopback" needs nothing else: the manager is its own peer. "unix", "shm" (both with an
+        endpoint unix://…) and "tcp" dial `endpoint` with the session's id and key, within
+        `timeout` seconds. A named path is never replaced by another. Raises GenieError: GEN0601
+        unknown path, GEN0602 malformed or missing options, and those of `connect`.
         """
         limits = limits or Limits()
         if path == "loopback":
-            if endpoint or session_id or key or tls:
+            if endpoint or session_id or key or tls or encrypt:
                 raise setup_error("GEN0602", "the loopback path has no endpoint", at=path)
             return cls(LoopbackTransport(limits), limits, epoch=epoch)
         if path not in PATHS:
             raise unknown_path(path)
         if endpoint is None or session_id is None or key is None:
             raise setup_error("GEN0602", f"{path} needs endpoint, session_id and key", at=path)
-        if not endpoint.startswith(f"{path}://"):
+        if not endpoint.startswith("tcp://" if path == "tcp" else "unix://"):
             raise setup_error("GEN0602", f"not an endpoint of the {path} path", at=endpoint)
         from genie_transport._dial import connect
 
         return connect(
-            endpoint, session_id, key, tls=tls, timeout=timeout, limits=limits, epoch=epoch
+            endpoint,
+            session_id,
+            key,
+            path=path,
+            tls=tls,
+            encrypt=encrypt,
+            timeout=timeout,
+            limits=limits,
+            epoch=epoch,
         )
 
     def __enter__(self) -> Self:
@@ -334,8 +344,9 @@ class TransferManager:
                 self._settle(op_id, None)
             case Failed(op_id, code, message):
                 self._settle(op_id, (code, message))
-            case Arrived(key):
-                self._arrived(key)
+            case Arrived(key, times):
+                for _ in range(times):
+                    self._arrived(key)
             case Connected():
                 self._connected.set()
             case Lost():

@@ -181,9 +181,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A transfer that covers the whole region of `key` was received and verified."""
+    """Transfers that cover the whole region of `key` were received and verified."""
 
     key: bytes
+    times: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genie_transport import Limits, Listener, TransferFuture, TransferManager, connect
+from genie_transport._native import NativeTransport
 
 WAIT = 20.0  # seconds; a bound on what must happen, never a measure of it
 KEY = bytes(range(32))
@@ -41,7 +42,15 @@ def record(log: list[Any], item: object, _: TransferFuture) -> None:
 
 @contextlib.contextmanager
 def held(manager: TransferManager) -> Iterator[None]:
-    """Hold the manager's own thread, so that what is posted meanwhile is queued together."""
+    """Hold all movement, so that what is posted meanwhile is queued together."""
+    transport = getattr(manager._transport, "chosen", None) or manager._transport
+    if isinstance(transport, NativeTransport):
+        transport.hold(True)
+        try:
+            yield
+        finally:
+            transport.hold(False)
+        return
     inside, gate = threading.Event(), threading.Event()
 
     def hold(_: TransferFuture) -> None:
