@@ -47,12 +47,13 @@ class Flight {
   std::uint64_t floor() const { return floor_; }
   std::uint64_t bytes() const { return bytes_; }
   bool idle() const { return eliciting_ == 0; }
-  bool room(std::size_t refs) const {
-    return next_ - floor_ < kPacketSpan && refs_end_ - refs_begin_ + refs <= kRefs;
+  // Whether another datagram with so many refs can be noted, and `spare` more without any.
+  bool room(std::size_t refs, std::uint64_t spare) const {
+    return next_ - floor_ + spare < kPacketSpan && refs_end_ - refs_begin_ + refs <= kRefs;
   }
   Nanos last_eliciting() const { return last_eliciting_; }
 
-  // A datagram with next_number() has been sealed. room(refs.size()) must hold.
+  // A datagram with next_number() has been sealed. room() must hold.
   void note(Nanos now, std::size_t bytes, bool eliciting, std::span<const Ref> refs);
 
   // Acts on an acknowledgement. `outcome.valid` is false when it speaks of what was never sent.

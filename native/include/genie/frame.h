@@ -22,7 +22,7 @@
 //              + u64 all below are received · u64 largest received · 256 bits, bit i: largest - 255 + i
 //     Refuse   aux: code · message · + u64 detail · u64 zero
 //     Cancel   message
-//     Ping     nothing
+//     Ping     message: credit
 //     Bye      aux: code
 //
 // A message number is `generation << 10 | slot`. A slot carries one message at a time, so that

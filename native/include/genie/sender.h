@@ -27,8 +27,8 @@ class Sender {
   // Everything outstanding fails with `code`.
   void fail_all(Code code);
 
-  // Something waits to be sent (the window may still forbid it).
-  bool pending() const { return waiting_count_ != 0 || queued_ != 0; }
+  // add_data() would find something in the classes before kWeights, or (`bulk`) in the others.
+  bool ready(bool bulk) const;
   bool control_pending() const { return !cancels_.empty(); }
   std::size_t outstanding() const { return known_.size(); }
 
@@ -86,6 +86,7 @@ class Sender {
   void enqueue(Outgoing& out, bool front);
   void dequeue_head(Line& line);
   void unlink(Outgoing& out);
+  bool admissible(std::size_t priority) const;
   void admit(std::size_t priority);
   bool held_by_cancel(const Order& order) const;
   void release(Outgoing& out);
@@ -98,9 +99,7 @@ class Sender {
   std::deque<std::uint16_t> free_;
   std::array<Line, kPriorities> lines_;
   FlatMap<std::uint32_t> known_;  // operation to slot, or kWaiting
-  std::size_t waiting_count_ = 0;
   std::size_t dropped_ = 0;  // cancelled orders still in a waiting line
-  std::size_t queued_ = 0;
   std::size_t cancelling_ = 0;
   std::vector<std::uint64_t> cancels_;  // messages whose Cancel is to be sent
   std::vector<Event> events_;

@@ -108,12 +108,15 @@ class Session {
   bool decrypt(std::span<const std::byte> datagram, bool& in_place);
   bool process(std::span<const std::byte> body, const Header& header, bool in_place, Nanos now);
   bool on_ack(const Record& record, std::uint64_t number, Nanos now);
+  void on_credit(std::uint64_t credit, std::uint64_t number);
   void settle(const AckOutcome& outcome);
   void end(Code code);
   void build(Nanos now);
+  Record ping() const;
   void add_probe();
   std::size_t seal(Nanos now, std::byte* out, Tail* tail);
   std::int64_t budget(bool bulk) const;
+  bool data_ready() const;
   Nanos probe_deadline() const;
   std::size_t farewell(Nanos now, std::byte* out);
 

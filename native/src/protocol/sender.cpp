@@ -23,7 +23,6 @@ Code Sender::post(const Order& order) {
   }
   known_.insert(order.op, kWaiting);
   lines_[static_cast<std::size_t>(order.priority)].waiting.push_back(order);
-  ++waiting_count_;
   return Code::Ok;
 }
 
@@ -33,7 +32,6 @@ bool Sender::cancel(std::uint64_t op) {
   const std::uint32_t slot = *where;
   known_.erase(op);
   if (slot == kWaiting) {
-    --waiting_count_;
     if (++dropped_ >= kSweep) {
       dropped_ = 0;
       for (Line& line : lines_) {
@@ -61,7 +59,7 @@ void Sender::fail_all(Code code) {
     release(out);
   }
   for (Line& line : lines_) line.waiting.clear();
-  waiting_count_ = dropped_ = cancelling_ = 0;
+  dropped_ = cancelling_ = 0;
   cancels_.clear();
   progressed_.clear();
 }
@@ -96,7 +94,6 @@ void Sender::enqueue(Outgoing& out, bool front) {
   Line& line = lines_[static_cast<std::size_t>(out.order.priority)];
   const std::uint16_t self = index_of(out);
   out.queued = true;
-  ++queued_;
   if (line.head == kNone) {
     line.head = line.tail = self;
     out.after = kNone;
@@ -115,7 +112,6 @@ void Sender::dequeue_head(Line& line) {
   line.head = out.after;
   if (line.head == kNone) line.tail = kNone;
   out.queued = false;
-  --queued_;
 }
 
 // Out of its line, and its place among the active goes to another.
@@ -136,7 +132,6 @@ void Sender::unlink(Outgoing& out) {
   slots_[before].after = out.after;
   if (line.tail == self) line.tail = before;
   out.queued = false;
-  --queued_;
 }
 
 void Sender::release(Outgoing& out) {
@@ -159,9 +154,24 @@ bool Sender::held_by_cancel(const Order& order) const {
   });
 }
 
+bool Sender::admissible(std::size_t priority) const {
+  const Line& line = lines_[priority];
+  const std::size_t reserve = priority >= static_cast<std::size_t>(kWeights) ? kReserve : 0;
+  return !line.waiting.empty() && line.active < kActive && free_.size() > reserve &&
+         !held_by_cancel(line.waiting.front());
+}
+
+bool Sender::ready(bool bulk) const {
+  const std::size_t weights = static_cast<std::size_t>(kWeights);
+  for (std::size_t priority = bulk ? weights : 0; priority < (bulk ? lines_.size() : weights);
+       ++priority) {
+    if (lines_[priority].head != kNone || admissible(priority)) return true;
+  }
+  return false;
+}
+
 void Sender::admit(std::size_t priority) {
   Line& line = lines_[priority];
-  const std::size_t reserve = priority >= static_cast<std::size_t>(kWeights) ? kReserve : 0;
   while (!line.waiting.empty()) {
     const Order& order = line.waiting.front();
     std::uint32_t* where = known_.find(order.op);
@@ -170,7 +180,7 @@ void Sender::admit(std::size_t priority) {
       if (dropped_ > 0) --dropped_;
       continue;
     }
-    if (line.active >= kActive || free_.size() <= reserve || held_by_cancel(order)) return;
+    if (!admissible(priority)) return;
     const std::uint16_t slot = free_.front();
     free_.pop_front();
     *where = slot;
@@ -183,7 +193,6 @@ void Sender::admit(std::size_t priority) {
     out.state = State::Sending;
     out.opened = out.progress = false;
     ++line.active;
-    --waiting_count_;
     line.waiting.pop_front();
     enqueue(out, false);
   }

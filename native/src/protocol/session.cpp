@@ -10,14 +10,18 @@ namespace {
 // As many datagrams as one key may seal. 2^36 of 9,000 bytes are half a pebibyte; the chance of
 // an unnoticed forgery stays below 2^-50 there.
 constexpr std::uint64_t kMaxNumber = std::uint64_t{1} << 36;
+constexpr std::uint64_t kMaxWindow = std::uint64_t{1} << 32;
 constexpr Nanos kMaxProbeWait = 250 * kMilli;
 constexpr unsigned kFarewells = 3;
+constexpr Nanos kClosedWait = 10 * kMilli;
+// Packet numbers that data leaves to answers, while the peer acknowledges nothing.
+constexpr std::uint64_t kSpareNumbers = 1024;
 constexpr std::size_t kMinDirect = 1024;  // smaller payloads are cheaper through the scratch
 
 bool valid(const SessionOptions& o) {
   return o.max_datagram >= kMinDatagram && o.max_datagram <= kMaxDatagram &&
-         o.window >= o.max_datagram && o.window <= (std::uint64_t{1} << 32) &&
-         o.peer_window >= o.max_datagram && o.peer_window <= (std::uint64_t{1} << 32) &&
+         o.window >= o.max_datagram && o.window <= kMaxWindow &&
+         o.peer_window >= o.max_datagram && o.peer_window <= kMaxWindow &&
          o.stall_timeout >= 10 * kMilli && o.queue >= 1 && o.queue <= (1u << 20);
 }
 
@@ -190,6 +194,7 @@ bool Session::process(std::span<const std::byte> body, const Header& header, boo
           correct = receiver_.on_cancel(record) != Receiver::Result::Violation;
           break;
         case RecordType::Ping:
+          on_credit(record.message, header.number);
           break;
         case RecordType::Bye:
           end(Code::PeerClosed);
@@ -203,14 +208,18 @@ bool Session::process(std::span<const std::byte> body, const Header& header, boo
   }
 }
 
+// Datagrams may overtake each other: the newest one's word counts.
+void Session::on_credit(std::uint64_t credit, std::uint64_t number) {
+  if (number + 1 <= credit_from_) return;
+  credit_from_ = number + 1;
+  credit_ = std::min(credit, kMaxWindow);
+}
+
 bool Session::on_ack(const Record& record, std::uint64_t number, Nanos now) {
   outcome_.clear();
   flight_.on_ack(record, now, rtt_, outcome_);
   if (!outcome_.valid) return false;
-  if (number + 1 > credit_from_) {
-    credit_from_ = number + 1;
-    credit_ = record.message;
-  }
+  on_credit(record.message, number);
   if (outcome_.rtt != 0) {
     rtt_.sample(outcome_.rtt);
     rate_.on_rtt(now, outcome_.rtt);
@@ -248,11 +257,11 @@ void Session::settle(const AckOutcome& outcome) {
 
 Nanos Session::probe_deadline() const {
   // A closed window must be asked about too: the datagram that opened it may have been lost.
-  const bool blocked = sender_.pending() && budget(false) <= 0;
-  if (flight_.idle() && !blocked) return kNever;
-  const Nanos wait = std::min(rtt_.timeout(100 * kMicro) << std::min(probe_count_, 10u),
-                              kMaxProbeWait);
-  return std::max(flight_.last_eliciting(), heard_ ? Nanos{0} : Nanos{0}) + wait;
+  const bool closed = credit_ == 0 && (sender_.ready(false) || sender_.ready(true));
+  if (flight_.idle() && !closed) return kNever;
+  const Nanos wait = rtt_.timeout(100 * kMicro) << std::min(probe_count_, 10u);
+  return flight_.last_eliciting() +
+         std::min(std::max(wait, flight_.idle() ? kClosedWait : 0), kMaxProbeWait);
 }
 
 void Session::on_tick(Nanos now) {
@@ -279,7 +288,7 @@ Nanos Session::next_deadline(Nanos now) const {
   if (ping_owed_ || probes_owed_ != 0 || sender_.control_pending()) return now;
   Nanos at = std::min(heard_at_ + options_.stall_timeout, sent_at_ + options_.stall_timeout / 4);
   at = std::min({at, receiver_.ack_deadline(), flight_.loss_deadline(rtt_), probe_deadline()});
-  if (sender_.pending() && budget(false) > 0) at = std::min(at, pacer_.ready_at());
+  if (data_ready()) at = std::min(at, pacer_.ready_at());
   return at;
 }
 
@@ -291,6 +300,11 @@ std::int64_t Session::budget(bool bulk) const {
   const std::uint64_t window = rate_.window() + (bulk ? 0 : 8 * options_.max_datagram);
   return static_cast<std::int64_t>(std::min(credit, window)) -
          static_cast<std::int64_t>(flight_.bytes());
+}
+
+bool Session::data_ready() const {
+  return flight_.room(Plan::kMaxPieces, kSpareNumbers) &&
+         ((budget(false) > 0 && sender_.ready(false)) || (budget(true) > 0 && sender_.ready(true)));
 }
 
 void Session::add_probe() {
@@ -308,18 +322,26 @@ void Session::add_probe() {
   // The probe goes out whatever the windows say: it is what finds out whether they still hold.
   if (something) {
     sender_.add_control(plan_);
-    sender_.add_data(plan_, 1, 1);
+    const auto one = static_cast<std::int64_t>(plan_.body()) + 1;
+    sender_.add_data(plan_, one, one);
   }
-  if (!plan_.eliciting() && plan_.fits(RecordType::Ping)) plan_.add(Record{}, Ref{});
+  if (!plan_.eliciting() && plan_.fits(RecordType::Ping)) plan_.add(ping(), Ref{});
+}
+
+Record Session::ping() const {
+  Record record;
+  record.type = RecordType::Ping;
+  record.message = options_.window;
+  return record;
 }
 
 void Session::build(Nanos now) {
   plan_.begin(options_.max_datagram);
   if (receiver_.ack_due(now)) receiver_.add_answer(plan_, now, options_.window);
-  if (!flight_.room(Plan::kMaxPieces)) {
-    // The peer answers nothing, but hears us perhaps: our answers must still go out.
+  if (!flight_.room(Plan::kMaxPieces, 0)) {
+    // The peer acknowledges nothing, but hears us perhaps: our answers must still go out.
     outcome_.clear();
-    while (!flight_.room(Plan::kMaxPieces)) flight_.give_up_oldest(outcome_);
+    while (!flight_.room(Plan::kMaxPieces, 0)) flight_.give_up_oldest(outcome_);
     settle(outcome_);
   }
   if (probes_owed_ != 0) {
@@ -328,15 +350,13 @@ void Session::build(Nanos now) {
   }
   if (ping_owed_) {
     ping_owed_ = false;
-    // After a change of the window the answer carries the news, so it has to be one.
-    if (plan_.fits(RecordType::Ping)) plan_.add(Record{});
-    if (plan_.fits_all(1024, 16)) receiver_.add_answer(plan_, now, options_.window);
+    if (plan_.fits(RecordType::Ping)) plan_.add(ping());
   }
   sender_.add_control(plan_);
-  if (sender_.pending() && now >= pacer_.ready_at()) {
-    const std::int64_t some = budget(false), bulk = budget(true);
-    if (some > 0) sender_.add_data(plan_, some, bulk);
-    if (bulk <= 0 && flight_.bytes() + options_.max_datagram >= rate_.window()) {
+  if (now >= pacer_.ready_at()) {
+    if (data_ready()) {
+      sender_.add_data(plan_, budget(false), budget(true));
+    } else if (flight_.bytes() + options_.max_datagram >= rate_.window()) {
       rate_.note_limited();
     }
   }
