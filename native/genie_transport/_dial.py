@@ -15,6 +15,8 @@ from genie_transport._manager import TransferManager
 from genie_transport._sockets import SocketTransport
 from genie_transport._native import NativeTransport
 from genie_transport._stream import PlainStream, Stream, TlsStream
+from genie_transport._threaded import ThreadedTransport
+from genie_transport._transport import Transport
 from genie_transport._types import Limits
 from genie_transport._wires import Wire, acceptable
 
@@ -62,7 +64,7 @@ def connect(
 
 def transport_over(
     sock: socket.socket, where: Endpoint, accepted: Accepted, limits: Limits
-) -> NativeTransport | SocketTransport:
+) -> Transport:
     """The transport that the peers agreed on, over `sock`, which belongs to it from here on."""
     offer = "asked for" if accepted.wire is not Wire.STREAM else "the reference"
     _log.info("%s: %s frames, %s", where, accepted.wire.name, offer)
@@ -72,9 +74,9 @@ def transport_over(
         return native
     tls = isinstance(sock, ssl.SSLSocket)
     stream: Stream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)
-    transport = SocketTransport(where.kind, limits, encrypted=tls)
-    transport.attach(stream, accepted.keys, accepted.terms, greeting=accepted.welcome)
-    return transport
+    reference = SocketTransport(where.kind, limits, encrypted=tls)
+    reference.attach(stream, accepted.keys, accepted.terms, greeting=accepted.welcome)
+    return ThreadedTransport(reference)
 
 
 def tune(sock: socket.socket) -> None:

@@ -18,6 +18,7 @@ from genie_transport._types import (
     Connected,
     Counters,
     Event,
+    Expired,
     Failed,
     Limits,
     Lost,
@@ -153,6 +154,15 @@ class NativeTransport:
     def wake(self) -> None:
         self._port.wake()
 
+    def fileno(self) -> int:
+        return int(self._port.fileno())
+
+    def pending(self) -> bool:
+        return bool(self._port.pending())
+
+    def alarm(self, delay: float) -> None:
+        self._port.alarm(int(min(delay, 3600.0) * _NS))
+
     def close(self) -> None:
         self._port.close()
 
@@ -172,6 +182,8 @@ class NativeTransport:
                 return Failed(a, *refused(f"GEN{code:04d}", b))
             case 4:
                 return Arrived(extra, b)
+            case 5:
+                return Expired()
             case 6:
                 self._port.join()
                 self._addresses.clear()

@@ -19,6 +19,7 @@ __all__ = [
     "Connected",
     "Counters",
     "Event",
+    "Expired",
     "Failed",
     "Limits",
     "Lost",
@@ -188,6 +189,11 @@ class Arrived:
 
 
 @dataclass(frozen=True)
+class Expired:
+    """The alarm has rung."""
+
+
+@dataclass(frozen=True)
 class Lost:
     """The transport has ended and released everything; always its last event."""
 
@@ -196,4 +202,4 @@ class Lost:
     context: dict[str, Any]
 
 
-Event = Connected | Progressed | Completed | Failed | Arrived | Lost
+Event = Connected | Progressed | Completed | Failed | Arrived | Expired | Lost

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from genie_transport import Limits, Listener, TransferFuture, TransferManager, connect
-from genie_transport._native import NativeTransport
 
 WAIT = 20.0  # seconds; a bound on what must happen, never a measure of it
 KEY = bytes(range(32))
@@ -43,28 +42,12 @@ def record(log: list[Any], item: object, _: TransferFuture) -> None:
 @contextlib.contextmanager
 def held(manager: TransferManager) -> Iterator[None]:
     """Hold all movement, so that what is posted meanwhile is queued together."""
-    transport = getattr(manager._transport, "chosen", None) or manager._transport
-    if isinstance(transport, NativeTransport):
-        transport.hold(True)
-        try:
-            yield
-        finally:
-            transport.hold(False)
-        return
-    inside, gate = threading.Event(), threading.Event()
-
-    def hold(_: TransferFuture) -> None:
-        inside.set()
-        assert gate.wait(WAIT)
-
-    # Nobody sends to this buffer: the deadline ends the wait, in the manager's thread.
-    handle = manager.register(bytearray(1))
-    manager.arrival(handle, deadline=0.001).add_done_callback(hold)
-    assert inside.wait(WAIT)
+    transport: Any = getattr(manager._transport, "chosen", None) or manager._transport
+    transport.hold(True)
     try:
         yield
     finally:
-        gate.set()
+        transport.hold(False)
 
 
 def descriptors() -> set[str]:

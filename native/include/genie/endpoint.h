@@ -95,6 +95,7 @@ class Endpoint {
   void nudge();  // wakes it in any case
   void sleep(std::unique_lock<std::mutex>& hold);
   bool spin(std::vector<Event>& out, std::int64_t deadline);
+  bool interrupted();
 
   EventQueue events_;
   Counters counters_;
@@ -115,6 +116,7 @@ class Endpoint {
   std::int64_t heard_ = 0;
   std::int64_t spoke_ = 0;
   std::int64_t alarm_ = 0;  // 0: none
+  std::uint64_t interrupts_seen_ = 0;  // by poll(), which one thread calls at a time
 
   std::mutex inbox_lock_;
   std::vector<Order> inbox_;

@@ -177,13 +177,22 @@ void Endpoint::nudge() {
 bool Endpoint::poll(std::vector<Event>& out, std::int64_t timeout_ns) {
   if (events_.take(out)) return true;
   if (timeout_ns == 0) return false;
+  // After take(), which forgets the signal: an interruption in between is seen here, and one that
+  // comes later signals again.
+  if (interrupted()) return false;
   const std::int64_t begin = now_ns();
   const std::int64_t deadline =
       timeout_ns < 0 || timeout_ns > kLongest ? begin + kLongest : begin + timeout_ns;
   if (spins_ && spin(out, deadline)) return true;
   const std::int64_t left = deadline - now_ns();
-  if (left > 0) events_.wait(left);
+  if (left > 0 && events_.interrupts() == interrupts_seen_) events_.wait(left);
+  (void)interrupted();
   return events_.take(out);
+}
+
+bool Endpoint::interrupted() {
+  const std::uint64_t now = events_.interrupts();
+  return std::exchange(interrupts_seen_, now) != now;
 }
 
 bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
@@ -193,9 +202,8 @@ bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
     if (drivers_.fetch_add(1) == 0) wire_->disarm();
   }
   events_.watched(true);
-  const std::uint64_t interrupts = events_.interrupts();
   std::int64_t worked = now_ns();
-  while (!events_.pending() && events_.interrupts() == interrupts) {
+  while (!events_.pending() && events_.interrupts() == interrupts_seen_) {
     bool progress = false;
     if (waiting_.load() == 0 && lock_.try_lock()) {
       progress = turn();
