@@ -14,6 +14,7 @@
 #include "genie/arena.h"
 #include "genie/endpoint.h"
 #include "genie/shm.h"
+#include "genie/tcp.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -152,6 +153,27 @@ class Port {
     return attached;
   }
 
+  // Takes the descriptor in any case. False when there is a peer already.
+  bool attach_tcp(int fd, const nb::bytes& greeting, std::uint64_t window, std::uint32_t chunk,
+                  std::int64_t stall_ns, bool sealed, const nb::bytes& send,
+                  const nb::bytes& receive) {
+    auto stream = std::make_unique<TcpStream>(fd, chunk);
+    const auto secret = [sealed](const nb::bytes& bytes) {
+      const auto* data = reinterpret_cast<const std::byte*>(bytes.c_str());
+      return std::span(data, sealed ? bytes.size() : 0);
+    };
+    if (sealed && (send.size() < 16 || receive.size() < 16)) {
+      throw std::invalid_argument("a secret has at least 16 bytes");
+    }
+    if (!stream->start(secret(send), secret(receive))) {
+      throw std::runtime_error("the crypto library refuses AES-128-GCM");
+    }
+    stream->greet(std::string(greeting.c_str(), greeting.size()));
+    const nb::gil_scoped_release free;
+    return endpoint_->attach(std::make_unique<TcpWire>(std::move(stream)),
+                             Terms{window, chunk, stall_ns});
+  }
+
   bool share(const std::shared_ptr<Arena>& arena) {
     const nb::gil_scoped_release free;
     return endpoint_->with_wire([&](Wire& wire) {
@@ -196,5 +218,7 @@ NB_MODULE(_core, m) {
       .def("join", [](Port& p) { p.endpoint().join(); }, genie::Free())
       .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
            "stall_ns"_a, "ring"_a)
+      .def("attach_tcp", &Port::attach_tcp, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
+           "stall_ns"_a, "sealed"_a, "send"_a, "receive"_a)
       .def("share", &Port::share, "arena"_a);
 }
