@@ -107,12 +107,14 @@ class Endpoint {
 
   std::mutex lock_;  // all above, but the events
   std::atomic<int> waiting_{0};
-  std::atomic<int> drivers_{0};  // threads that wait for events and drive; changed under the lock
+  std::atomic<int> drivers_{0};  // threads that wait for events and drive
+  std::atomic<std::int64_t> lease_until_{0};
   std::atomic<bool> asleep_{false};
   std::atomic<bool> closing_{false};
   std::atomic<bool> held_{false};
   std::atomic<bool> spins_{false};
   bool ended_ = false;
+  bool leased_ = false;  // drivers come and go; the peer need not ring
   std::int64_t heard_ = 0;
   std::int64_t spoke_ = 0;
   std::int64_t alarm_ = 0;  // 0: none

@@ -16,7 +16,8 @@ namespace genie {
 namespace {
 
 constexpr std::int64_t kSpin = 50'000;           // how long to look before sleeping
-constexpr std::int64_t kPauses = 5'000;          // of these, how long without giving up the core
+constexpr std::int64_t kLease = 100'000;         // how long a driver may be away
+constexpr std::int64_t kPauses = 1'500;          // of these, how long without giving up the core
 constexpr std::int64_t kFarewell = 250'000'000;  // what close() gives the last acknowledgements
 constexpr std::int64_t kLongest = 3600'000'000'000;
 constexpr std::uint64_t kInline = 16u << 10;     // posts up to this size go in the caller's thread
@@ -199,21 +200,29 @@ bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
   {
     const Entry entry(*this);
     if (ended_ || wire_ == nullptr) return events_.take(out);
-    if (drivers_.fetch_add(1) == 0) wire_->disarm();
+    drivers_.fetch_add(1);
+    if (!leased_) {
+      // From here on the thread looks now and then whether the drivers are still at it, instead
+      // of sleeping until the peer rings: entering and leaving is then free of system calls.
+      leased_ = true;
+      wire_->disarm();
+      nudge();
+    }
   }
   events_.watched(true);
   std::int64_t worked = now_ns();
+  std::int64_t now = worked;
   while (!events_.pending() && events_.interrupts() == interrupts_seen_) {
     bool progress = false;
-    if (waiting_.load() == 0 && lock_.try_lock()) {
+    if (waiting_.load(std::memory_order_relaxed) == 0 && lock_.try_lock()) {
       progress = turn();
       lock_.unlock();
     }
+    now = now_ns();
     if (progress) {
-      worked = now_ns();
+      worked = now;
       continue;
     }
-    const std::int64_t now = now_ns();
     if (now >= deadline || now - worked > kSpin) break;
     if (now - worked < kPauses) {
       pause_cpu();
@@ -223,12 +232,8 @@ bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
   }
   const bool taken = events_.take(out);
   events_.watched(false);
-  const Entry entry(*this);
-  const bool last = drivers_.fetch_sub(1) == 1;
-  // From here on the endpoint's thread, which may be asleep, is the one that hears the peer.
-  if (last && !ended_ && wire_ != nullptr && !held_ && !wire_->arm(link_)) {
-    nudge();
-  }
+  lease_until_.store(now + kLease);
+  drivers_.fetch_sub(1);
   return taken;
 }
 
@@ -240,8 +245,9 @@ void Endpoint::run() {
   while (!ended_) {
     const bool progress = turn();
     if (ended_) break;
-    const bool alone = drivers_.load() == 0;
     const std::int64_t now = now_ns();
+    if (leased_ && drivers_.load() == 0 && now >= lease_until_.load()) leased_ = false;
+    const bool alone = !leased_;
     if (progress) worked = now;
     const bool look = progress || (spins_ && now - worked < kSpin);
     if (!held_ && alone && look) {
@@ -270,7 +276,7 @@ void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
   bool idle = halted || !posted_.load();
   if (closing_ && !halted) idle = false;
   if (wire_ != nullptr && !halted) {
-    if (drivers_.load() == 0) idle = wire_->arm(link_) && idle;
+    if (!leased_) idle = wire_->arm(link_) && idle;
     count += wire_->watch(&watched[1]);
   }
   if (idle) {
@@ -278,6 +284,7 @@ void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
     const std::int64_t now = now_ns();
     if (alarm_ != 0) until = std::min(until, alarm_ - now);
     if (wire_ != nullptr && !halted) until = std::min(until, next_beat() - now);
+    if (leased_) until = std::min(until, kLease);
     until = std::max<std::int64_t>(until, 0);
     const timespec limit{static_cast<time_t>(until / 1'000'000'000),
                          static_cast<long>(until % 1'000'000'000)};
@@ -287,7 +294,7 @@ void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
     if (found > 0 && wire_ != nullptr && count > 1) wire_->ready(&watched[1], count - 1);
   }
   asleep_.store(false);
-  if (drivers_.load() == 0 && wire_ != nullptr) wire_->disarm();
+  if (wire_ != nullptr) wire_->disarm();
   if (watched[0].revents != 0) {
     std::uint64_t taken = 0;
     [[maybe_unused]] const auto got = ::read(wake_fd_, &taken, sizeof taken);

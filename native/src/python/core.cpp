@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <cstring>
 #include <memory>
@@ -123,6 +124,40 @@ class Port {
     return found;
   }
 
+  // Measures round trips on the real path: posts, waits until the answer has arrived at `here`,
+  // and so on, `count` times; who is not `first` waits before it posts. Nanoseconds of each trip.
+  // Nobody else may use the port meanwhile: events of other transfers are lost.
+  std::vector<std::int64_t> ping(std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
+                                 std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
+                                 const nb::bytes& here, std::size_t count, bool first) {
+    const Key mine = to_key(here);
+    Order order;
+    order.source = pointer(address);
+    order.dst = Destination{arena, offset, length, epoch, to_key(there)};
+    order.priority = 0;
+    std::vector<std::int64_t> trips;
+    trips.reserve(count);
+    const nb::gil_scoped_release free;
+    std::vector<Event> events;
+    std::int64_t limit = now_ns() + 60'000'000'000;
+    for (std::size_t i = 0; i < count && now_ns() < limit; ++i) {
+      const std::int64_t begin = now_ns();
+      order.op = (std::uint64_t{1} << 62) + i;
+      if (first) endpoint_->post(order);
+      for (bool arrived = false; !arrived && now_ns() < limit;) {
+        events.clear();
+        endpoint_->poll(events, 1'000'000'000);
+        for (const Event& event : events) {
+          arrived |= event.type == EventType::Arrived && event.key == mine;
+          if (event.type == EventType::Lost) return trips;
+        }
+      }
+      trips.push_back(now_ns() - begin);
+      if (!first) endpoint_->post(order);
+    }
+    return trips;
+  }
+
   nb::tuple counters() {
     Counters found;
     {
@@ -210,6 +245,8 @@ NB_MODULE(_core, m) {
       .def("alarm", [](Port& p, std::int64_t ns) { p.endpoint().alarm(ns); }, genie::Free(),
            "delay_ns"_a)
       .def("poll", &Port::poll, "timeout_ns"_a)
+      .def("ping", &Port::ping, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
+           "there"_a, "here"_a, "count"_a, "first"_a)
       .def("pending", [](Port& p) { return p.endpoint().events().pending(); })
       .def("wake", [](Port& p) { p.endpoint().wake(); }, genie::Free())
       .def("hold", [](Port& p, bool yes) { p.endpoint().hold(yes); }, genie::Free(), "yes"_a)
