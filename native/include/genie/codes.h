@@ -26,4 +26,7 @@ enum class Code : std::uint16_t {
   NoMemory = 643,
 };
 
+// What happened, in words for a log or an error's message.
+const char* describe(Code code);
+
 }  // namespace genie::datagram

@@ -260,8 +260,9 @@ Nanos Session::probe_deadline() const {
   const bool closed = credit_ == 0 && (sender_.ready(false) || sender_.ready(true));
   if (flight_.idle() && !closed) return kNever;
   const Nanos wait = rtt_.timeout(100 * kMicro) << std::min(probe_count_, 10u);
-  return flight_.last_eliciting() +
-         std::min(std::max(wait, flight_.idle() ? kClosedWait : 0), kMaxProbeWait);
+  // Dozens of probes fit the stall timeout: a path that loses a third of all is slow, not dead.
+  const Nanos most = std::min(kMaxProbeWait, options_.stall_timeout / 32);
+  return flight_.last_eliciting() + std::min(std::max(wait, flight_.idle() ? kClosedWait : 0), most);
 }
 
 void Session::on_tick(Nanos now) {

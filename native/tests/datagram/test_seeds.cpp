@@ -47,6 +47,15 @@ class Run {
   std::string go() {
     const Nanos limit = sim_->now() + 60 * kSecond;
     const bool ended = sim_->run(limit, [&] { return check() || finished(); });
+    if (!wrong_.empty() && std::getenv("GENIE_SEED")) {
+      for (int side = 0; side < 2; ++side) {
+        const SessionCounters c = sim_->session(side).counters();
+        MESSAGE("side " << side << " sent " << c.datagrams_sent << " received "
+                        << c.datagrams_received << " probes " << c.probes << " rejected "
+                        << c.rejected << " duplicates " << c.duplicates << " dropped " << c.dropped
+                        << " lost " << c.bytes_lost << " rtt " << c.rtt << " at " << sim_->now());
+      }
+    }
     if (!wrong_.empty()) return wrong_;
     if (!ended) return "hangs: not done within a minute of virtual time";
     for (auto& buffers : buffers_) {
