@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from genie_transport import DMAHandle, Listener, TransferManager, connect
+from genie_transport import _core, DMAHandle, Listener, TransferManager, connect
 
 SIZE = 64 << 20
 SMALL = 64
@@ -69,9 +69,9 @@ class Case:
         key = secrets.token_bytes(32)
         with Listener.open(where) as listener:
             self.manager: TransferManager = listener.expect(
-                "bench", key, path=path, encrypt=bool(sealed)
+                "bench", key, path=path, encrypt=sealed == "aead"
             )
-            arguments = [listener.endpoint, path, key.hex(), "1" if sealed else "0"]
+            arguments = [listener.endpoint, path, key.hex(), "1" if sealed == "aead" else "0"]
             self.peer = subprocess.Popen(
                 [sys.executable, __file__, "--serve", *arguments],
                 stdin=subprocess.PIPE,
@@ -79,9 +79,15 @@ class Case:
                 text=True,
             )
             assert self.manager.wait_connected(30)
-        self.src = self.manager.register(
-            np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
-        )
+        source: Any = np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
+        if name == "shm-arena":
+            arena = _core.Arena(SIZE)
+            in_arena = np.asarray(arena.view)
+            in_arena[:] = source
+            source = in_arena
+            transport: Any = self.manager._transport
+            assert transport.chosen.share(arena)
+        self.src = self.manager.register(source)
         self.dst = self.ask(f"sink {SIZE}")
         self.post()
 
@@ -150,7 +156,7 @@ def iperf3() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--paths", default="shm,tcp,tcp-aead")
+    parser.add_argument("--paths", default="shm,shm-arena,tcp,tcp-aead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found: dict[str, list[float]] = {}

@@ -129,6 +129,10 @@ class NativeTransport:
         self._addresses.pop(region, None)
         self._port.withdraw(region.handle.key)
 
+    def share(self, arena: Any) -> bool:
+        """Let the peer read `arena` (a _core.Arena) in place. False: not on this path."""
+        return bool(self._port.share(arena))
+
     def fence(self, epoch: int) -> None:
         self._port.fence(epoch)
 

@@ -30,9 +30,9 @@ class ShmWire final : public Wire {
                                          std::string& error);
   ~ShmWire() override;
 
-  // Lets the peer read this memory in place: posts from it are copied once, by the receiver. The
-  // arena stays referenced as long as the connection.
-  void share(std::shared_ptr<Arena> arena);
+  // Lets the peer read all of this memory in place: long posts from it are copied once, by the
+  // receiver. The arena stays referenced as long as the connection. False: there are too many.
+  bool share(std::shared_ptr<Arena> arena);
 
   void receive(Link& link, Turn& turn) override;
   void send(Link& link, Turn& turn, Wanted wanted) override;

@@ -2,6 +2,7 @@
 // copies, waits or takes a lock releases the GIL.
 
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -39,6 +40,21 @@ std::uint64_t address_of(const nb::object& buffer) {
   const auto address = reinterpret_cast<std::uint64_t>(view.buf);
   PyBuffer_Release(&view);
   return address;
+}
+
+std::shared_ptr<Arena> make_arena(std::size_t bytes, bool huge) {
+  std::string error;
+  std::shared_ptr<Arena> arena = Arena::create(bytes, huge, error);
+  if (arena == nullptr) throw std::runtime_error(error);
+  return arena;
+}
+
+// A view of all of the arena, which stays as long as the view.
+nb::object view_of(const nb::object& self) {
+  auto& arena = nb::cast<Arena&>(self);
+  const std::size_t shape[1] = {arena.size()};
+  return nb::cast(nb::ndarray<nb::memview, std::uint8_t, nb::ndim<1>, nb::device::cpu>(
+      arena.data(), 1, shape, self));
 }
 
 std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
@@ -213,8 +229,7 @@ class Port {
     const nb::gil_scoped_release free;
     return endpoint_->with_wire([&](Wire& wire) {
       auto* shm = dynamic_cast<ShmWire*>(&wire);
-      if (shm != nullptr) shm->share(arena);
-      return shm != nullptr;
+      return shm != nullptr && shm->share(arena);
     });
   }
 
@@ -229,6 +244,11 @@ NB_MODULE(_core, m) {
   using genie::Port;
   m.doc() = "Genie's native transports";
   m.def("address_of", &genie::address_of, "buffer"_a);
+  nb::class_<genie::Arena>(m, "Arena")
+      .def(nb::new_(&genie::make_arena), genie::Free(), "nbytes"_a, "huge"_a = true)
+      .def_prop_ro("nbytes", &genie::Arena::size)
+      .def_prop_ro("huge", &genie::Arena::huge)
+      .def_prop_ro("view", &genie::view_of);
   nb::class_<Port>(m, "Port")
       .def(nb::init<std::uint64_t, std::uint32_t, std::int64_t>(), "window"_a, "chunk"_a,
            "stall_ns"_a)

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <utility>
 
+#include "genie/copy.h"
+
 namespace genie {
 namespace {
 
@@ -47,8 +49,13 @@ ShmWire::~ShmWire() {
   ::close(fd_);
 }
 
-void ShmWire::share(std::shared_ptr<Arena> arena) {
-  if (ours_.size() < kMaxShared) ours_.push_back({std::move(arena), ours_.size() + 1});
+bool ShmWire::share(std::shared_ptr<Arena> arena) {
+  for (const Shared& shared : ours_) {
+    if (shared.arena == arena) return true;
+  }
+  if (ours_.size() >= kMaxShared) return false;
+  ours_.push_back({std::move(arena), ours_.size() + 1});
+  return true;
 }
 
 // -- the socket -------------------------------------------------------------------------------
@@ -278,7 +285,7 @@ Verdict ShmWire::take(Link& link, const Descriptor& descriptor, Turn& turn) {
   const bool streaming = header.length >= kStreaming;
   if (place != nullptr && header.payload != 0) {
     if (elsewhere != nullptr) {
-      std::memcpy(place, elsewhere, header.payload);
+      (streaming ? copy_streaming : copy)(place, elsewhere, header.payload);
     } else {
       in_->copy(descriptor.position + head, place, header.payload, streaming);
     }

@@ -136,8 +136,7 @@ bool RingReader::within(const Descriptor& descriptor, std::uint64_t bytes) const
 void RingReader::copy(std::uint64_t at, std::byte* to, std::size_t bytes, bool streaming) const {
   const std::uint64_t begin = at & (bytes_ - 1);
   const std::size_t first = std::min<std::uint64_t>(bytes, bytes_ - begin);
-  const auto move = streaming ? copy_streaming : [](std::byte* a, const std::byte* b,
-                                                    std::size_t n) { std::memcpy(a, b, n); };
+  const auto move = streaming ? copy_streaming : genie::copy;
   move(to, data_ + begin, first);
   if (first < bytes) move(to + first, data_, bytes - first);
 }
