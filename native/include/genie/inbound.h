@@ -23,6 +23,7 @@ class Incoming {
   std::uint64_t start = 0;
   std::uint64_t length = 0;
   std::uint64_t verified = 0;  // bytes, wherever they stand
+  std::uint64_t reported = 0;  // of these, what the sender was, or will be, told of
   std::uint64_t ack = 0;       // where its pending acknowledgement stands, counted from 1
 
   // True when no byte of [offset, offset + count) has come before and none is beyond the end.

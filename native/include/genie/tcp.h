@@ -34,7 +34,8 @@ class TcpStream {
 
   int fd() const { return fd_; }
   bool flushed() const { return pieces_.empty(); }
-  short interest() const;
+  // What to wait for; called before each wait.
+  short interest();
   void ready(short found);
   // True when receive() would do something without waiting.
   bool readable(const Link& link) const { return readable_ && !(parked_ && link.early(header_)); }
@@ -81,6 +82,7 @@ class TcpStream {
   std::byte* place_ = nullptr;   // of the payload's first byte
   std::uint64_t generation_ = 0;  // of the link, when it gave the place
   std::size_t left_ = 0;
+  int low_water_ = 1;
   bool sound_ = true;
   bool readable_ = true;
   bool parked_ = false;

@@ -261,13 +261,17 @@ Verdict Link::landed(const Header& header, bool intact) {
   incoming->add(header.offset, header.payload);
   // Peers that stripe leave a gap for each chunk in flight; crumbs would be an attack.
   if (incoming->gaps() > own_.window / kMinChunk + 1) return violation("too many gaps");
+  // Progress is reported, and credit given back, in steps of an eighth of the window.
+  const bool whole = incoming->verified == incoming->length;
+  if (!whole && incoming->verified - incoming->reported < own_.window / 8) return {};
+  incoming->reported = incoming->verified;
   if (incoming->ack != 0) {
     acks_[incoming->ack - 1 - acks_sent_].verified = incoming->verified;
   } else {
     acks_.push_back({header.message, incoming->verified});
     incoming->ack = acks_sent_ + acks_.size();
   }
-  if (incoming->verified == incoming->length) {
+  if (whole) {
     Region& region = *incoming->region;
     if (incoming->length == region.length) events_.arrived(region.key, region.arrivals);
     // Not drop(): places of other transfers stay good.
