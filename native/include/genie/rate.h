@@ -42,14 +42,18 @@ class RttEstimator {
   Nanos latest_ = 0;
 };
 
-// Bytes that may be in flight. Once a round (about a round trip) it looks at the *smallest* round
-// trip seen in it: a queue that stands raises even that, a stalled scheduler does not. Loss alone
-// says little on a fabric that is not congested; only a round that loses a tenth counts.
+// Bytes that may be in flight. It grows while round trips are short and shrinks when even the
+// *smallest* of the last 10 milliseconds was long: a queue that stands raises even that, a peer
+// that was not scheduled for some milliseconds does not. Loss alone says little on a fabric that
+// is not congested; only a round that loses a tenth counts.
 class RateControl {
  public:
-  RateControl(std::uint64_t datagram, std::uint64_t most)
-      : datagram_(datagram), most_(std::max(most, 4 * datagram)) {
-    window_ = std::min(most_, std::max<std::uint64_t>(32 * datagram, 64 << 10));
+  // `shared`: queues that others use too lie on the path. On a path within one machine the only
+  // queue is the peer's own, which its credit bounds: delay says nothing there but how the
+  // scheduler is doing.
+  RateControl(std::uint64_t datagram, std::uint64_t most, bool shared)
+      : datagram_(datagram), most_(std::max(most, 4 * datagram)), shared_(shared) {
+    window_ = shared ? std::min(most_, std::max(32 * datagram, kLeast)) : most_;
   }
 
   std::uint64_t window() const { return window_; }
@@ -64,6 +68,7 @@ class RateControl {
     }
     base_[0] = std::min(base_[0], rtt);
     round_rtt_ = std::min(round_rtt_, rtt);
+    least_rtt_ = std::min(least_rtt_, rtt);
   }
   void on_acked(std::uint64_t bytes) { acked_ += bytes; }
   void on_lost(std::uint64_t bytes) { lost_ += bytes; }
@@ -71,24 +76,29 @@ class RateControl {
   void note_limited() { limited_ = true; }
 
   // A round ends when something sent after its beginning is acknowledged.
-  void end_round() {
+  void end_round(Nanos now) {
     const Nanos base = base_rtt();
+    const Nanos target = base == kNever ? kQueueTarget : std::max<Nanos>(base / 2, kQueueTarget);
+    const Nanos queue = round_rtt_ - std::min(base, round_rtt_);
+    if (queue > target / 2) doubling_ = false;
     if (lost_ * 10 > lost_ + acked_ && lost_ >= 4 * datagram_) {
-      const std::uint64_t cut = window_ * std::min<std::uint64_t>(lost_ * 50 / (lost_ + acked_), 50);
-      shrink_to(window_ - cut / 100);
-    } else if (round_rtt_ != kNever && base != kNever) {
-      const Nanos queue = round_rtt_ - std::min(base, round_rtt_);
-      const Nanos target = std::max<Nanos>(base / 2, kQueueTarget);
-      if (queue > target) {
-        // Towards the window that would leave `target` of queue, by at most three tenths.
-        const std::uint64_t goal = static_cast<std::uint64_t>(
-            static_cast<double>(window_) * static_cast<double>(base + target) /
-            static_cast<double>(base + queue));
-        shrink_to(std::max(goal, window_ * 7 / 10));
-      } else if (limited_) {
-        window_ += doubling_ && queue < target / 2 ? window_ : std::max(window_ / 16, 2 * datagram_);
-        window_ = std::min(window_, most_);
+      doubling_ = false;
+      const std::uint64_t percent = std::min<std::uint64_t>(lost_ * 50 / (lost_ + acked_), 50);
+      shrink_to(window_ - window_ * percent / 100);
+    } else if (limited_ && (queue < target || !shared_)) {
+      window_ += doubling_ ? window_ : std::max(window_ / 16, 2 * datagram_);
+      window_ = std::min(window_, most_);
+    }
+    if (now - decided_at_ >= kDecision) {
+      const Nanos standing = least_rtt_ - std::min(base, least_rtt_);
+      if (shared_ && least_rtt_ != kNever && standing > target) {
+        // Towards the window that would leave `target` of queue, by at most a half.
+        const double goal = static_cast<double>(window_) * static_cast<double>(base + target) /
+                            static_cast<double>(base + standing);
+        shrink_to(std::max(static_cast<std::uint64_t>(goal), window_ / 2));
       }
+      decided_at_ = now;
+      least_rtt_ = kNever;
     }
     round_rtt_ = kNever;
     acked_ = lost_ = 0;
@@ -97,27 +107,32 @@ class RateControl {
 
   // Nanoseconds that `bytes` take when a window is spread over 4/5 of a round trip.
   Nanos spacing(std::uint64_t bytes, Nanos rtt) const {
+    if (!shared_) return 0;
     return static_cast<Nanos>(0.8 * static_cast<double>(rtt) * static_cast<double>(bytes) /
                               static_cast<double>(window_));
   }
 
  private:
   static constexpr Nanos kQueueTarget = 500 * kMicro;
+  static constexpr Nanos kDecision = 10 * kMilli;
 
   void shrink_to(std::uint64_t bytes) {
-    doubling_ = false;
-    window_ = std::max(bytes, 8 * datagram_);
-    window_ = std::min(window_, most_);
+    window_ = std::min(std::max({bytes, 16 * datagram_, kLeast}), most_);
   }
+
+  static constexpr std::uint64_t kLeast = 64 << 10;
 
   std::uint64_t datagram_;
   std::uint64_t most_;
+  bool shared_;
   std::uint64_t window_;
   std::uint64_t acked_ = 0;
   std::uint64_t lost_ = 0;
   Nanos base_[2] = {kNever, kNever};
   Nanos base_since_ = 0;
   Nanos round_rtt_ = kNever;
+  Nanos least_rtt_ = kNever;  // since the last decision
+  Nanos decided_at_ = 0;
   bool limited_ = false;
   bool doubling_ = true;
 };

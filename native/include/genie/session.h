@@ -29,6 +29,8 @@ struct SessionOptions {
   std::size_t max_datagram = 1472;
   std::uint64_t window = 8 << 20;       // bytes the peer may have in flight towards this side
   std::uint64_t peer_window = 8 << 20;  // and this side towards the peer, to begin with
+  // Whether others' traffic shares the path: then it is paced, and its window follows delay.
+  bool shared_path = true;
   Nanos stall_timeout = 30 * kSecond;
   std::size_t queue = 16384;  // operations that may be outstanding
 };
@@ -85,7 +87,8 @@ class Session {
   Nanos next_deadline(Nanos now) const;
   // Seals the next datagram into `out` (at least max_datagram bytes) and returns its size, 0 when
   // there is none now. With `tail`, the payload of a large unencrypted record is not copied: the
-  // datagram is what was written, followed by the tail, which must be read before any other call.
+  // datagram is what was written, followed by the tail, which must be read before anything but
+  // transmit() is called.
   std::size_t transmit(Nanos now, std::byte* out, Tail* tail = nullptr);
 
   // -- state

@@ -16,6 +16,7 @@ constexpr unsigned kFarewells = 3;
 constexpr Nanos kClosedWait = 10 * kMilli;
 // Packet numbers that data leaves to answers, while the peer acknowledges nothing.
 constexpr std::uint64_t kSpareNumbers = 1024;
+constexpr std::size_t kPrefetch = 3072;
 constexpr std::size_t kMinDirect = 1024;  // smaller payloads are cheaper through the scratch
 
 bool valid(const SessionOptions& o) {
@@ -42,7 +43,7 @@ Session::Session(const SessionOptions& options, Nanos now)
     : options_(options),
       sender_(chunk_bytes(options.max_datagram), options.queue),
       receiver_(chunk_bytes(options.max_datagram)),
-      rate_(options.max_datagram, options.peer_window),
+      rate_(options.max_datagram, options.peer_window, options.shared_path),
       scratch_(options.max_datagram),
       heard_at_(now),
       sent_at_(now),
@@ -229,7 +230,7 @@ bool Session::on_ack(const Record& record, std::uint64_t number, Nanos now) {
     probes_owed_ = 0;
   }
   settle(outcome_);
-  if (outcome_.round_ended) rate_.end_round();
+  if (outcome_.round_ended) rate_.end_round(now);
   return true;
 }
 
@@ -432,6 +433,11 @@ std::size_t Session::seal(Nanos now, std::byte* out, Tail* tail) {
       }
     }
     at += piece.head_bytes + piece.size + pad;
+  }
+  // The next datagram most likely carries what follows in memory.
+  if (!pieces.empty() && pieces.back().size >= kMinDirect) {
+    const std::byte* next = pieces.back().payload + pieces.back().size;
+    for (std::size_t i = 0; i < kPrefetch; i += 64) __builtin_prefetch(next + i);
   }
   std::byte* tag = out + kSealedHeaderBytes;
   if (sealed) {

@@ -34,6 +34,7 @@ class Run {
     if (random_.chance(0.3)) {
       options.first.window = options.second.peer_window = 64 << 10;
     }
+    options.first.shared_path = options.second.shared_path = random_.chance(0.7);
     LinkOptions link;
     link.latency = 5 * kMicro + random_.below(random_.chance(0.2) ? 5 * kMilli : 200 * kMicro);
     link.bytes_per_second = 50'000'000 + random_.below(5'000'000'000);

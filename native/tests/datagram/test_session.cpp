@@ -234,7 +234,7 @@ TEST_CASE("a decode message passes weights that were posted before it") {
   }));
   for (std::size_t i = 0; i < posted.size(); ++i) {
     // The queue that weights build up is short; longest while their window is still doubling.
-    CHECK(pair.outcome(i + 1).at - posted[i] < (i < 4 ? 3 : 2) * kMilli);
+    CHECK(pair.outcome(i + 1).at - posted[i] < (i < 12 ? 3000 : 1500) * kMicro);
   }
   CHECK(weights.holds(source.data()));
 }
