@@ -17,12 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genie_transport import _core, DMAHandle, Listener, TransferManager, connect
+from genie_transport import DMAHandle, Listener, TransferManager, _core, connect
 
 SIZE = 64 << 20
 SMALL = 64
@@ -32,6 +31,7 @@ def serve(endpoint: str, path: str, key: str, encrypt: str) -> None:
     """The peer: registers what it is asked for, and answers pings."""
     manager = connect(endpoint, "bench", bytes.fromhex(key), path=path, encrypt=encrypt == "1")
     buffers: list[Any] = []
+    here = manager.register(bytearray(SMALL))
     for line in sys.stdin:
         words = line.split()
         if words[0] == "sink":
@@ -92,7 +92,8 @@ class Case:
         self.post()
 
     def ask(self, line: str) -> DMAHandle:
-        assert self.peer.stdin and self.peer.stdout
+        assert self.peer.stdin
+        assert self.peer.stdout
         self.peer.stdin.write(line + "\n")
         self.peer.stdin.flush()
         return DMAHandle.from_json(json.loads(self.peer.stdout.readline()))

@@ -12,8 +12,8 @@ from genie_transport._endpoint import Endpoint, check_tls, parse_endpoint, resol
 from genie_transport._errors import setup_error
 from genie_transport._handshake import Accepted, DialHandshake, check_key, check_session_id
 from genie_transport._manager import TransferManager
-from genie_transport._sockets import SocketTransport
 from genie_transport._native import NativeTransport
+from genie_transport._sockets import SocketTransport
 from genie_transport._stream import PlainStream, Stream, TlsStream
 from genie_transport._threaded import ThreadedTransport
 from genie_transport._transport import Transport

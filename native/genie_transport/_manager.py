@@ -60,8 +60,9 @@ class TransferManager:
         self, transport: Transport | PolledTransport, limits: Limits, *, epoch: int = 1
     ) -> None:
         """For transports of one's own; everyone else calls `open`."""
-        moves = hasattr(transport, "fileno")
-        self._transport: Transport = transport if moves else ThreadedTransport(transport)
+        self._transport: Transport = (
+            transport if isinstance(transport, Transport) else ThreadedTransport(transport)
+        )
         self._limits = limits
         self._path = transport.capabilities().path
         self._epoch = epoch
@@ -236,9 +237,8 @@ class TransferManager:
                 self._outstanding.add(Operation(future, region, True, deadline))
                 self._totals["transfers"] += 1
                 start = src.offset - region.handle.offset
-                source = region.view[start : start + src.length]
                 # Under the lock, so that no cancellation can reach the transport before it.
-                self._transport.post(Transfer(future.op_id, source, dst, priority, region))
+                self._transport.post(Transfer(future.op_id, region, start, dst, priority))
         if problem is not None:
             future._finish(self._error(future, *problem))
         elif deadline is not None:

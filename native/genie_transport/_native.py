@@ -38,8 +38,6 @@ _FOREVER = -1
 _NS = 1_000_000_000
 
 _VERIFICATION = {Wire.SHM: "sequence", Wire.TCP: "crc32c", Wire.TCP_AEAD: "aes-128-gcm"}
-# Tags of the tuples that Port.poll returns
-_CONNECTED, _PROGRESSED, _COMPLETED, _FAILED, _ARRIVED, _EXPIRED, _LOST = range(7)
 
 _open: weakref.WeakSet[NativeTransport] = weakref.WeakSet()
 
@@ -61,7 +59,6 @@ class NativeTransport:
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
         self._address_of = module.address_of
-        self._addresses: dict[Region, int] = {}
         _open.add(self)
 
     # -- the connection ----------------------------------------------------------------------
@@ -113,10 +110,9 @@ class NativeTransport:
 
     def register(self, region: Region) -> None:
         handle = region.handle
-        address = self._address_of(region.view)
-        self._addresses[region] = address
+        region.address = self._address_of(region.view)
         self._port.add(
-            address,
+            region.address,
             handle.length,
             region.writable,
             handle.arena,
@@ -126,7 +122,6 @@ class NativeTransport:
         )
 
     def deregister(self, region: Region) -> None:
-        self._addresses.pop(region, None)
         self._port.withdraw(region.handle.key)
 
     def share(self, arena: Any) -> bool:
@@ -140,7 +135,7 @@ class NativeTransport:
         dst = transfer.dst
         self._port.post(
             transfer.op_id,
-            self._address_of(transfer.source),
+            transfer.region.address + transfer.start,
             dst.arena,
             dst.offset,
             dst.length,
@@ -171,10 +166,12 @@ class NativeTransport:
     def close(self) -> None:
         self._port.close()
 
-    def ping(self, source: Region, there: DMAHandle, here: DMAHandle, count: int, *, first: bool) -> list[int]:
+    def ping(
+        self, source: Region, there: DMAHandle, here: DMAHandle, count: int, *, first: bool
+    ) -> list[int]:
         """Round trips in native code, for measurements: nanoseconds of each. See Port.ping."""
         trips: list[int] = self._port.ping(
-            self._addresses[source],
+            source.address,
             there.arena,
             there.offset,
             there.length,
@@ -193,11 +190,12 @@ class NativeTransport:
         self._port.hold(yes)
 
     def _event(self, kind: int, code: int, a: int, b: int, extra: Any) -> Event:
+        """One tuple of Port.poll; the numbers are those of EventType in events.h."""
         match kind:
+            case 2:  # the most frequent one
+                return Completed(a)
             case 1:
                 return Progressed(a, b)
-            case 2:
-                return Completed(a)
             case 3:
                 return Failed(a, *refused(f"GEN{code:04d}", b))
             case 4:
@@ -206,7 +204,6 @@ class NativeTransport:
                 return Expired()
             case 6:
                 self._port.join()
-                self._addresses.clear()
                 return Lost(f"GEN{code:04d}", extra, {})
         return Connected()
 

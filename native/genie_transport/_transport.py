@@ -10,7 +10,7 @@ Transport of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from genie_transport._types import Capabilities, Counters, Event, Region, Transfer
 
@@ -57,6 +57,7 @@ class _Orders(Protocol):
         ...
 
 
+@runtime_checkable
 class Transport(_Orders, Protocol):
     """One path to one peer, moving by itself."""
 

@@ -51,8 +51,6 @@ def _dialled(
     key = secrets.token_bytes(32)
     with Listener.open(endpoint) as listener:
         accepted = listener.expect("pair", key, path=path, encrypt=encrypt, limits=limits)
-        dialled = connect(
-            listener.endpoint, "pair", key, path=path, encrypt=encrypt, limits=limits
-        )
+        dialled = connect(listener.endpoint, "pair", key, path=path, encrypt=encrypt, limits=limits)
         accepted.wait_connected(10)
     return dialled, accepted

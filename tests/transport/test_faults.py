@@ -32,7 +32,17 @@ from genie_transport._types import (
 )
 from genie_transport.testing import PATHS, pair
 from tests.transport import peer
-from tests.transport.support import KEY, LOOPBACK, SMALL, WAIT, Proxy, code_of, eventually, held, session
+from tests.transport.support import (
+    KEY,
+    LOOPBACK,
+    SMALL,
+    WAIT,
+    Proxy,
+    code_of,
+    eventually,
+    held,
+    session,
+)
 
 ROOT = Path(__file__).parents[2]
 

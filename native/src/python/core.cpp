@@ -242,13 +242,13 @@ class Port {
 
 NB_MODULE(_core, m) {
   using genie::Port;
-  m.doc() = "Genie's native transports";
+  m.doc() = "The native transports.";
   m.def("address_of", &genie::address_of, "buffer"_a);
   nb::class_<genie::Arena>(m, "Arena")
       .def(nb::new_(&genie::make_arena), genie::Free(), "nbytes"_a, "huge"_a = true)
       .def_prop_ro("nbytes", &genie::Arena::size)
       .def_prop_ro("huge", &genie::Arena::huge)
-      .def_prop_ro("view", &genie::view_of);
+      .def_prop_ro("view", &genie::view_of, nb::sig("def view(self) -> memoryview"));
   nb::class_<Port>(m, "Port")
       .def(nb::init<std::uint64_t, std::uint32_t, std::int64_t>(), "window"_a, "chunk"_a,
            "stall_ns"_a)
@@ -264,13 +264,15 @@ NB_MODULE(_core, m) {
            genie::Free(), "op"_a)
       .def("alarm", [](Port& p, std::int64_t ns) { p.endpoint().alarm(ns); }, genie::Free(),
            "delay_ns"_a)
-      .def("poll", &Port::poll, "timeout_ns"_a)
+      .def("poll", &Port::poll, "timeout_ns"_a,
+           nb::sig("def poll(self, timeout_ns: int) -> list[tuple[int, int, int, int, Any]]"))
       .def("ping", &Port::ping, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
            "there"_a, "here"_a, "count"_a, "first"_a)
       .def("pending", [](Port& p) { return p.endpoint().events().pending(); })
       .def("wake", [](Port& p) { p.endpoint().wake(); }, genie::Free())
       .def("hold", [](Port& p, bool yes) { p.endpoint().hold(yes); }, genie::Free(), "yes"_a)
-      .def("counters", &Port::counters)
+      .def("counters", &Port::counters,
+           nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
       .def("close", [](Port& p) { p.endpoint().close(); }, genie::Free())
       .def("join", [](Port& p) { p.endpoint().join(); }, genie::Free())
       .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
