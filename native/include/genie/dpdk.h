@@ -37,8 +37,24 @@ struct DpdkOptions {
   std::string arguments;  // of a virtual device
   std::size_t mtu = 1500;
   std::uint16_t descriptors = 1024;  // of each direction; the driver may want fewer
-  bool gather = true;                // where the driver copies what it sends
+  std::size_t buffer_bytes = 0;      // what a packet buffer must hold, beyond the frame: 0, nothing
+  std::size_t receive_bytes = 0;     // what waits unread below the driver; 0: its descriptors
+  unsigned buffers = 0;              // packets in the port's pool; 0: enough for everything
 };
+
+// The options of the drivers that need no card. `number` tells devices of one kind apart. Errors
+// name the interface, what is wrong with it, and the remedy.
+//
+// Shared memory between two processes: the server makes the socket, and must come first.
+DpdkOptions memif_device(int number, const std::string& socket, bool server, std::size_t mtu);
+// A kernel interface of this network namespace through a packet socket, or through AF_XDP. It
+// must be up, its MTU must do, and it must not carry an address: the kernel would answer too.
+bool af_packet_device(int number, const std::string& interface, std::size_t mtu,
+                      DpdkOptions& options, std::string& error);
+bool af_xdp_device(int number, const std::string& interface, std::size_t mtu,
+                   DpdkOptions& options, std::string& error);
+// What is sent comes back: both sessions of a pair on one port.
+DpdkOptions ring_device(int number, std::size_t mtu);
 
 class DpdkPort final : public Port {
  public:
@@ -52,12 +68,14 @@ class DpdkPort final : public Port {
   void enter() override;
   std::size_t receive(std::span<Received> out) override;
   bool acquire(SendSlot& slot) override;
-  void commit(const SendSlot& slot, std::size_t size, const Tail& tail, const Flow& flow) override;
+  void commit(const SendSlot& slot, std::size_t size, const Flow& flow) override;
   void abandon(const SendSlot& slot) override;
   std::size_t flush() override;
   bool up() override;
 
   const std::array<std::uint8_t, 6>& mac() const { return mac_; }
+  // Takes the link down or up, where the driver can.
+  bool set_link(bool up);
   // Only datagrams to this address and UDP port are taken from now on (network byte order).
   void listen(std::uint32_t ip, std::uint16_t udp);
 
@@ -66,7 +84,6 @@ class DpdkPort final : public Port {
   bool configure(const DpdkOptions& options, Code& why, std::string& error);
   bool accept(const std::byte* frame, std::size_t size, Received& out) const;
   std::size_t burst();
-  void linearise(void* packet);
 
   static constexpr std::size_t kPending = 2 * kBurst;
 
@@ -74,8 +91,7 @@ class DpdkPort final : public Port {
   PortCounters counters_;
   std::array<std::uint8_t, 6> mac_{};
   std::string device_;
-  void* pool_ = nullptr;    // rte_mempool
-  void* shared_ = nullptr;  // of external buffers: nobody frees what they point to
+  void* pool_ = nullptr;  // rte_mempool
   std::uint16_t port_ = 0xffff;
   bool started_ = false;
   int owner_pid_ = 0;

@@ -21,9 +21,8 @@ class FaultPort final : public Port {
   void enter() override { inner_->enter(); }
   std::size_t receive(std::span<Received> out) override;
   bool acquire(SendSlot& slot) override { return inner_->acquire(slot); }
-  void commit(const SendSlot& slot, std::size_t size, const Tail& tail,
-              const Flow& flow) override {
-    inner_->commit(slot, size, tail, flow);
+  void commit(const SendSlot& slot, std::size_t size, const Flow& flow) override {
+    inner_->commit(slot, size, flow);
   }
   void abandon(const SendSlot& slot) override { inner_->abandon(slot); }
   std::size_t flush() override { return inner_->flush(); }

@@ -26,7 +26,8 @@ struct AckOutcome {
   std::vector<Ref> lost;
   std::uint64_t acked_bytes = 0;
   std::uint64_t lost_bytes = 0;
-  Nanos rtt = 0;  // 0: no sample
+  Nanos rtt = 0;    // 0: no sample
+  Nanos delay = 0;  // of it, how long the peer says it held the answer back
   bool round_ended = false;
 
   void clear() {
@@ -34,7 +35,7 @@ struct AckOutcome {
     acked.clear();
     lost.clear();
     acked_bytes = lost_bytes = 0;
-    rtt = 0;
+    rtt = delay = 0;
   }
 };
 

@@ -95,14 +95,15 @@ class Poller {
   void run();
   // Receives, ticks and sends once; true when there was something to do.
   bool turn(Nanos now);
-  bool receive(Nanos now);
-  bool serve(Channel& channel, Nanos now);
+  bool receive();
+  bool serve(Channel& channel);
   void report(Channel& channel);
   Nanos next_deadline(Nanos now);
   void remove(Channel& channel);
   bool drive(Channel& channel, std::vector<Event>& out, std::int64_t timeout_ns);
-  void sleep(Nanos until);
+  void sleep(Nanos until, bool port);
   void kick();
+  void rouse();
 
   std::unique_ptr<Port> port_;
   std::mutex lock_;  // the port, the sessions, and all below up to the next blank line
@@ -115,7 +116,9 @@ class Poller {
 
   std::atomic<int> waiting_{0};
   std::atomic<int> drivers_{0};
-  std::atomic<bool> asleep_{false};
+  std::atomic<Nanos> driven_until_{0};
+  std::atomic<bool> lingering_{false};  // asleep for a moment: somebody else drives
+  std::atomic<bool> asleep_{false};     // asleep until there is work
   std::atomic<bool> stop_{false};
   int wake_fd_ = -1;
   int owner_pid_;

@@ -37,7 +37,6 @@ struct PortTraits {
   std::size_t max_datagram = 0;
   // Bytes of datagrams that may wait here unread; a peer that sends no more loses none of them.
   std::size_t receive_bytes = 0;
-  bool gathers = false;  // commit() takes a tail, and has read it when flush() returns
   int wake_fd = -1;      // readable when something has come; -1: a sleeper must look by itself
 };
 
@@ -69,11 +68,9 @@ class Port {
   virtual std::size_t receive(std::span<Received> out) = 0;
   // False when there is no slot: nothing is to be sealed now.
   virtual bool acquire(SendSlot& slot) = 0;
-  virtual void commit(const SendSlot& slot, std::size_t size, const Tail& tail,
-                      const Flow& flow) = 0;
+  virtual void commit(const SendSlot& slot, std::size_t size, const Flow& flow) = 0;
   virtual void abandon(const SendSlot& slot) = 0;
-  // Hands to the device what was committed; returns how much still waits for room. No tail is read
-  // any more afterwards.
+  // Hands to the device what was committed; returns how much still waits for room.
   virtual std::size_t flush() = 0;
   // False while the device has no carrier.
   virtual bool up() { return true; }

@@ -42,7 +42,7 @@ class RingPort final : public Port {
   PortCounters counters() const override { return counters_; }
   std::size_t receive(std::span<Received> out) override;
   bool acquire(SendSlot& slot) override;
-  void commit(const SendSlot& slot, std::size_t size, const Tail& tail, const Flow& flow) override;
+  void commit(const SendSlot& slot, std::size_t size, const Flow& flow) override;
   void abandon(const SendSlot&) override {}
   std::size_t flush() override { return 0; }
 

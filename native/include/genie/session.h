@@ -53,12 +53,6 @@ struct SessionCounters {
   Nanos base_rtt = 0;
 };
 
-// The end of a datagram that the caller fetches itself; see transmit().
-struct Tail {
-  const std::byte* data = nullptr;
-  std::size_t size = 0;
-};
-
 class Session {
  public:
   // Null for options out of range, or when the cipher cannot be set up.
@@ -86,10 +80,8 @@ class Session {
   // When on_tick() or transmit() has something to do; never later than that. kNever: nothing.
   Nanos next_deadline(Nanos now) const;
   // Seals the next datagram into `out` (at least max_datagram bytes) and returns its size, 0 when
-  // there is none now. With `tail`, the payload of a large unencrypted record is not copied: the
-  // datagram is what was written, followed by the tail, which must be read before anything but
-  // transmit() is called.
-  std::size_t transmit(Nanos now, std::byte* out, Tail* tail = nullptr);
+  // there is none now. The payload is copied, or encrypted, from its source straight into it.
+  std::size_t transmit(Nanos now, std::byte* out);
 
   // -- state
   void take_events(std::vector<Event>& out);
@@ -117,7 +109,7 @@ class Session {
   void build(Nanos now);
   Record ping() const;
   void add_probe();
-  std::size_t seal(Nanos now, std::byte* out, Tail* tail);
+  std::size_t seal(Nanos now, std::byte* out);
   std::int64_t budget(bool bulk) const;
   bool data_ready() const;
   Nanos probe_deadline() const;

@@ -21,13 +21,9 @@ namespace genie::datagram {
 
 namespace {
 
-constexpr std::uint64_t kExternalBytes = 0xffff;
-
 rte_mbuf* packet(void* pointer) { return static_cast<rte_mbuf*>(pointer); }
 rte_mbuf** packets(void** pointers) { return reinterpret_cast<rte_mbuf**>(pointers); }
 rte_mempool* pool_of(void* pointer) { return static_cast<rte_mempool*>(pointer); }
-
-void keep(void*, void*) {}
 
 // The AF_PACKET sockets of this process: the driver does not say which one is its own.
 std::set<int> packet_sockets() {
@@ -106,8 +102,9 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
   rte_eth_dev_info info{};
   if (const int code = rte_eth_dev_info_get(port_, &info)) return failed("info", code);
   traits_.name = info.driver_name;
-  // These two take frames of any size and know no MTU.
-  const bool sizeless = traits_.name == "net_memif" || traits_.name == "net_ring";
+  // These take frames of any size, or of what the kernel's interface was set to.
+  const bool sizeless =
+      traits_.name == "net_memif" || traits_.name == "net_ring" || traits_.name == "net_af_packet";
   if (!sizeless && info.max_mtu != 0 && options.mtu > info.max_mtu) {
     error = device_ + ": carries an MTU of " + std::to_string(info.max_mtu) + " at most";
     return false;
@@ -120,14 +117,15 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
   }
   std::uint16_t receive = options.descriptors, send = options.descriptors;
   rte_eth_dev_adjust_nb_rx_tx_desc(port_, &receive, &send);
-  const std::size_t frame = options.mtu + kEthernetBytes;
+  const std::size_t frame = std::max(options.mtu + kEthernetBytes, options.buffer_bytes);
   if (frame + RTE_PKTMBUF_HEADROOM > 65535) {
     error = device_ + ": frames beyond 65 KB do not fit a buffer";
     return false;
   }
   const std::string name = "genie" + std::to_string(port_);
   // Enough for both rings and everything in hand: then the pool is never what runs out first.
-  pool_ = rte_pktmbuf_pool_create(name.c_str(), 2u * receive + send + 8 * kBurst, 2 * kBurst, 0,
+  const unsigned buffers = options.buffers != 0 ? options.buffers : 2u * receive + send + 8 * kBurst;
+  pool_ = rte_pktmbuf_pool_create(name.c_str(), buffers, options.buffers != 0 ? 0 : 2 * kBurst, 0,
                                   static_cast<std::uint16_t>(frame + RTE_PKTMBUF_HEADROOM),
                                   SOCKET_ID_ANY);
   if (pool_ == nullptr) return failed("buffers", rte_errno);
@@ -144,15 +142,10 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
   if (const int code = rte_eth_macaddr_get(port_, &address)) return failed("address", code);
   std::memcpy(mac_.data(), address.addr_bytes, 6);
 
-  auto* shared = new rte_mbuf_ext_shared_info{};
-  shared->free_cb = keep;
-  rte_mbuf_ext_refcnt_set(shared, 1);
-  shared_ = shared;
   traits_.max_datagram = std::min(options.mtu - kIpBytes - kUdpBytes, kMaxDatagram);
-  traits_.receive_bytes = static_cast<std::size_t>(receive) * traits_.max_datagram;
-  // Only where tx_burst copies: the source may go as soon as the operation has ended.
-  traits_.gathers = options.gather && traits_.name == "net_memif" &&
-                    (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
+  traits_.receive_bytes = options.receive_bytes != 0
+                              ? options.receive_bytes
+                              : static_cast<std::size_t>(receive) * traits_.max_datagram;
   return true;
 }
 
@@ -170,7 +163,6 @@ DpdkPort::~DpdkPort() {
     rte_eal_hotplug_remove(virtual_device(device_) ? "vdev" : "pci", device_.c_str());
   }
   rte_mempool_free(pool_of(pool_));
-  delete static_cast<rte_mbuf_ext_shared_info*>(shared_);
 }
 
 void DpdkPort::enter() { static thread_local const Registration registration; }
@@ -183,6 +175,10 @@ void DpdkPort::listen(std::uint32_t ip, std::uint16_t udp) {
 bool DpdkPort::up() {
   rte_eth_link link{};
   return rte_eth_link_get_nowait(port_, &link) != 0 || link.link_status != 0;
+}
+
+bool DpdkPort::set_link(bool up) {
+  return (up ? rte_eth_dev_set_link_up(port_) : rte_eth_dev_set_link_down(port_)) == 0;
 }
 
 PortCounters DpdkPort::counters() const {
@@ -227,28 +223,13 @@ bool DpdkPort::acquire(SendSlot& slot) {
 
 void DpdkPort::abandon(const SendSlot& slot) { spare_[spare_count_++] = slot.token; }
 
-void DpdkPort::commit(const SendSlot& slot, std::size_t size, const Tail& tail, const Flow& flow) {
+// One buffer a packet, always. Chaining the source behind a header saves no time: the sum has to
+// read it first, and doing that while copying is faster. It also sends garbage on AF_XDP.
+void DpdkPort::commit(const SendSlot& slot, std::size_t size, const Flow& flow) {
   rte_mbuf* m = packet(slot.token);
-  write_headers(rte_pktmbuf_mtod(m, std::byte*), flow, size + tail.size);
-  const auto head = static_cast<std::uint16_t>(kFrameHead + size);
-  m->data_len = head;
-  m->pkt_len = static_cast<std::uint32_t>(head + tail.size);
-  if (tail.size != 0) {
-    rte_mbuf* rest = rte_pktmbuf_alloc(pool_of(pool_));
-    if (rest == nullptr) {
-      std::memcpy(slot.data + size, tail.data, tail.size);
-      m->data_len = static_cast<std::uint16_t>(m->pkt_len);
-    } else {
-      auto* shared = static_cast<rte_mbuf_ext_shared_info*>(shared_);
-      rte_mbuf_ext_refcnt_update(shared, 1);
-      rte_pktmbuf_attach_extbuf(rest, const_cast<std::byte*>(tail.data), RTE_BAD_IOVA,
-                                kExternalBytes, shared);
-      rest->data_off = 0;
-      rest->data_len = static_cast<std::uint16_t>(tail.size);
-      m->next = rest;
-      m->nb_segs = 2;
-    }
-  }
+  write_headers(rte_pktmbuf_mtod(m, std::byte*), flow, size);
+  m->data_len = static_cast<std::uint16_t>(kFrameHead + size);
+  m->pkt_len = m->data_len;
   pending_[pending_count_++] = m;
   ++counters_.sent;
   if (pending_count_ % kBurst == 0) burst();
@@ -264,24 +245,6 @@ std::size_t DpdkPort::burst() {
   return pending_count_;
 }
 
-// Takes the tail into the packet's own memory, which has room for a whole frame.
-void DpdkPort::linearise(void* pointer) {
-  rte_mbuf* m = packet(pointer);
-  rte_mbuf* rest = m->next;
-  if (rest == nullptr) return;
-  std::memcpy(rte_pktmbuf_mtod(m, std::byte*) + m->data_len, rte_pktmbuf_mtod(rest, void*),
-              rest->data_len);
-  m->data_len = static_cast<std::uint16_t>(m->pkt_len);
-  m->next = nullptr;
-  m->nb_segs = 1;
-  rte_pktmbuf_free_seg(rest);
-}
-
-std::size_t DpdkPort::flush() {
-  if (pending_count_ == 0) return 0;
-  burst();
-  for (std::size_t i = 0; i < pending_count_; ++i) linearise(pending_[i]);
-  return pending_count_;
-}
+std::size_t DpdkPort::flush() { return pending_count_ == 0 ? 0 : burst(); }
 
 }  // namespace genie::datagram

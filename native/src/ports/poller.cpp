@@ -18,6 +18,9 @@ constexpr Nanos kYield = 200 * kMicro;
 // Naps of a port that cannot wake us: an eighth of how long nothing came, within these bounds.
 constexpr Nanos kShortNap = 50 * kMicro;
 constexpr Nanos kLongNap = 10 * kMilli;
+// How long after somebody drove the port its thread leaves it to whoever comes back.
+constexpr Nanos kLinger = 500 * kMicro;
+constexpr std::uint64_t kInline = 16 << 10;  // posts up to this size go in the caller's thread
 constexpr std::size_t kShare = 64;    // datagrams a session may send before the next one's turn
 constexpr Nanos kCarrierCheck = 100 * kMilli;
 constexpr Nanos kCarrierGrace = 5 * kSecond;
@@ -48,7 +51,7 @@ Channel::~Channel() {
   close();
   const Poller::Entry entry(poller_);
   // What says goodbye has to leave before the session is gone; the rest of it may get lost.
-  poller_.serve(*this, clock_now());
+  poller_.serve(*this);
   poller_.port_->flush();
   poller_.remove(*this);
 }
@@ -75,7 +78,14 @@ void Channel::fence(std::uint64_t epoch) {
 Code Channel::post(const Order& order) {
   const Poller::Entry entry(poller_);
   const Code code = session_->post(order);
-  if (code == Code::Ok) poller_.kick();
+  if (code != Code::Ok) return code;
+  if (order.dst.length <= kInline) {
+    poller_.serve(*this);
+    poller_.port_->flush();
+    poller_.kick();
+  } else if (poller_.drivers_.load() == 0) {
+    poller_.rouse();
+  }
   return code;
 }
 
@@ -177,25 +187,27 @@ void Poller::remove(Channel& channel) {
 
 // -- one turn -------------------------------------------------------------------------------
 
-bool Poller::receive(Nanos now) {
+bool Poller::receive() {
   Received batch[Port::kBurst];
   const std::size_t count = port_->receive(batch);
+  if (count == 0) return false;
+  const Nanos now = clock_now();
   for (std::size_t i = 0; i < count; ++i) {
     if (batch[i].size < kHeaderBytes) continue;
     const auto found = by_connection_.find(load<std::uint32_t>(batch[i].data + 4));
     if (found == by_connection_.end()) continue;
     found->second->session_->on_datagram({batch[i].data, batch[i].size}, now);
   }
-  return count != 0;
+  return true;
 }
 
-bool Poller::serve(Channel& channel, Nanos now) {
+bool Poller::serve(Channel& channel) {
+  Nanos now = clock_now();
   Session& session = *channel.session_;
   if (session.has_events()) report(channel);
   if (session.next_deadline(now) > now) return false;
   session.on_tick(now);
   bool busy = false;
-  const bool gathers = port_->traits().gathers;
   for (std::size_t i = 0; i < kShare; ++i) {
     SendSlot slot;
     if (!port_->acquire(slot)) {
@@ -203,14 +215,15 @@ bool Poller::serve(Channel& channel, Nanos now) {
       port_->flush();
       break;
     }
-    Tail tail;
-    const std::size_t size = session.transmit(now, slot.data, gathers ? &tail : nullptr);
+    const std::size_t size = session.transmit(now, slot.data);
     if (size == 0) {
       port_->abandon(slot);
       break;
     }
-    port_->commit(slot, size, tail, channel.flow_);
+    port_->commit(slot, size, channel.flow_);
     busy = true;
+    // Handing a burst to the device takes its time, and round trips are counted from here.
+    if (i % Port::kBurst == Port::kBurst - 1) now = clock_now();
   }
   if (session.has_events()) report(channel);
   return busy;
@@ -249,7 +262,7 @@ void Poller::report(Channel& channel) {
 }
 
 bool Poller::turn(Nanos now) {
-  bool busy = receive(now);
+  bool busy = receive();
   if (now - carrier_checked_ > kCarrierCheck) {
     carrier_checked_ = now;
     if (port_->up()) {
@@ -267,7 +280,7 @@ bool Poller::turn(Nanos now) {
     }
   }
   for (std::size_t i = 0; i < channels_.size(); ++i) {
-    busy |= serve(*channels_[(first_ + i) % channels_.size()], now);
+    busy |= serve(*channels_[(first_ + i) % channels_.size()]);
   }
   if (!channels_.empty()) first_ = (first_ + 1) % channels_.size();
   port_->flush();
@@ -290,10 +303,18 @@ void Poller::kick() {
   (void)!::write(wake_fd_, &one, sizeof one);
 }
 
-// Waits, unlocked, for the port, for kick() or until then.
-void Poller::sleep(Nanos until) {
+// Has the thread take over from whoever drove the port.
+void Poller::rouse() {
+  driven_until_ = 0;
+  if (!asleep_.exchange(false) && !lingering_) return;
+  const std::uint64_t one = 1;
+  (void)!::write(wake_fd_, &one, sizeof one);
+}
+
+// Waits, unlocked, for kick() or until then; with `port`, for something to receive too.
+void Poller::sleep(Nanos until, bool port) {
   pollfd watched[2] = {{wake_fd_, POLLIN, 0}, {port_->traits().wake_fd, POLLIN, 0}};
-  const nfds_t count = watched[1].fd >= 0 ? 2 : 1;
+  const nfds_t count = port && watched[1].fd >= 0 ? 2 : 1;
   const Nanos now = clock_now();
   if (until > now) {
     const Nanos wait = std::min(until - now, kSecond);
@@ -309,16 +330,16 @@ void Poller::run() {
   port_->enter();
   Nanos idle_since = clock_now();
   while (!stop_.load(std::memory_order_relaxed)) {
-    if (drivers_.load() > 0) {
-      // Somebody who waits for events does the work; it says when it goes.
-      asleep_ = true;
-      if (drivers_.load() > 0) sleep(clock_now() + kSecond);
-      asleep_ = false;
+    const Nanos now = clock_now();
+    if (drivers_.load() > 0 || now < driven_until_.load()) {
+      // Somebody who waits for events does the work, or has and will be back presently.
+      lingering_ = true;
+      sleep(now + kLinger, false);
+      lingering_ = false;
       idle_since = clock_now();
       continue;
     }
     if (waiting_.load(std::memory_order_relaxed) > 0) ::sched_yield();
-    const Nanos now = clock_now();
     Nanos deadline;
     {
       const std::lock_guard hold(lock_);
@@ -338,7 +359,7 @@ void Poller::run() {
       const Nanos nap = port_->traits().wake_fd >= 0
                             ? kSecond
                             : std::clamp(idle / 8, kShortNap, kLongNap);
-      sleep(std::min(deadline, now + nap));
+      sleep(std::min(deadline, now + nap), true);
     }
   }
 }
@@ -370,8 +391,9 @@ bool Poller::drive(Channel& channel, std::vector<Event>& out, std::int64_t timeo
       pause_cpu();
     }
   }
+  driven_until_ = found ? clock_now() + kLinger : 0;
   drivers_.fetch_sub(1);
-  kick();
+  if (!found) rouse();
   channel.events_.watched(false);
   if (found) return true;
   const Nanos now = clock_now();

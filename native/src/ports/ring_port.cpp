@@ -1,7 +1,5 @@
 #include "genie/ring_port.h"
 
-#include <cstring>
-
 namespace genie::datagram {
 
 FrameRing::FrameRing(std::size_t slots, std::size_t bytes)
@@ -40,7 +38,6 @@ RingPort::RingPort(std::shared_ptr<FrameRing> in, std::shared_ptr<FrameRing> out
   traits_.name = "ring";
   traits_.max_datagram = bytes;
   traits_.receive_bytes = in_->slots() * bytes;
-  traits_.gathers = true;
 }
 
 std::pair<std::unique_ptr<RingPort>, std::unique_ptr<RingPort>> RingPort::pair(
@@ -65,9 +62,8 @@ bool RingPort::acquire(SendSlot& slot) {
   return slot.data != nullptr;
 }
 
-void RingPort::commit(const SendSlot& slot, std::size_t size, const Tail& tail, const Flow&) {
-  if (tail.size != 0) std::memcpy(slot.data + size, tail.data, tail.size);
-  out_->publish(size + tail.size);
+void RingPort::commit(const SendSlot&, std::size_t size, const Flow&) {
+  out_->publish(size);
   ++counters_.sent;
 }
 

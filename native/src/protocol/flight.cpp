@@ -87,9 +87,9 @@ void Flight::on_ack(const Record& ack, Nanos now, const RttEstimator& rtt, AckOu
   if (news) {
     const Sent& newest = at(ack.largest);
     if (newest.number == ack.largest && newest.state == State::Open && now > newest.time) {
-      const Nanos whole = now - newest.time;
+      outcome.rtt = now - newest.time;
       // A peer that claims to have held it longer than it was away gets no say.
-      outcome.rtt = ack.aux < whole ? whole - ack.aux : whole;
+      outcome.delay = ack.aux < outcome.rtt ? ack.aux : 0;
     }
   }
   for (std::uint64_t n = floor_; n < ack.cumulative; ++n) acknowledge(n, outcome);

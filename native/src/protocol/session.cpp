@@ -222,7 +222,7 @@ bool Session::on_ack(const Record& record, std::uint64_t number, Nanos now) {
   if (!outcome_.valid) return false;
   on_credit(record.message, number);
   if (outcome_.rtt != 0) {
-    rtt_.sample(outcome_.rtt);
+    rtt_.sample(outcome_.rtt - outcome_.delay);
     rate_.on_rtt(now, outcome_.rtt);
   }
   if (outcome_.acked_bytes != 0) {
@@ -367,8 +367,7 @@ void Session::build(Nanos now) {
   }
 }
 
-std::size_t Session::transmit(Nanos now, std::byte* out, Tail* tail) {
-  if (tail != nullptr) *tail = {};
+std::size_t Session::transmit(Nanos now, std::byte* out) {
   if (state_ == State::Ended) return 0;
   if (state_ == State::Closing) return farewell(now, out);
   if (flight_.next_number() >= kMaxNumber) {
@@ -376,7 +375,7 @@ std::size_t Session::transmit(Nanos now, std::byte* out, Tail* tail) {
     return 0;
   }
   build(now);
-  return plan_.empty() ? 0 : seal(now, out, tail);
+  return plan_.empty() ? 0 : seal(now, out);
 }
 
 std::size_t Session::farewell(Nanos now, std::byte* out) {
@@ -388,10 +387,10 @@ std::size_t Session::farewell(Nanos now, std::byte* out) {
   plan_.add(record);
   if (++farewells_ == kFarewells) state_ = State::Ended;
   farewell_at_ = now + rtt_.timeout(0);
-  return seal(now, out, nullptr);
+  return seal(now, out);
 }
 
-std::size_t Session::seal(Nanos now, std::byte* out, Tail* tail) {
+std::size_t Session::seal(Nanos now, std::byte* out) {
   static constexpr std::byte kPad[16]{};
   const bool sealed = options_.protection == Protection::Aes128Gcm;
   Header header;
@@ -413,8 +412,7 @@ std::size_t Session::seal(Nanos now, std::byte* out, Tail* tail) {
   }
   std::byte* at = out + kHeaderBytes;
   const std::span<const Plan::Piece> pieces = plan_.pieces();
-  for (std::size_t i = 0; i < pieces.size(); ++i) {
-    const Plan::Piece& piece = pieces[i];
+  for (const Plan::Piece& piece : pieces) {
     const std::size_t pad = padded(piece.size) - piece.size;
     if (sealed) {
       ok = ok && sealer_->add(at, piece.head.data(), piece.head_bytes) &&
@@ -422,15 +420,8 @@ std::size_t Session::seal(Nanos now, std::byte* out, Tail* tail) {
            sealer_->add(at + piece.head_bytes + piece.size, kPad, pad);
     } else {
       sum = crc32c_copy(sum, at, piece.head.data(), piece.head_bytes);
-      // Only the last piece can be a tail, and only when no padding follows it.
-      if (tail != nullptr && i + 1 == pieces.size() && piece.size >= kMinDirect && pad == 0) {
-        sum = crc32c(sum, piece.payload, piece.size);
-        *tail = {piece.payload, piece.size};
-        at -= piece.size;
-      } else {
-        sum = crc32c_copy(sum, at + piece.head_bytes, piece.payload, piece.size);
-        sum = crc32c_copy(sum, at + piece.head_bytes + piece.size, kPad, pad);
-      }
+      sum = crc32c_copy(sum, at + piece.head_bytes, piece.payload, piece.size);
+      sum = crc32c_copy(sum, at + piece.head_bytes + piece.size, kPad, pad);
     }
     at += piece.head_bytes + piece.size + pad;
   }
@@ -457,7 +448,7 @@ std::size_t Session::seal(Nanos now, std::byte* out, Tail* tail) {
     end(Code::NoMemory);  // the cipher's only way to fail
     return 0;
   }
-  return static_cast<std::size_t>(at - out);
+  return size;
 }
 
 // -- state ----------------------------------------------------------------------------------

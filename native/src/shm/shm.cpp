@@ -196,8 +196,9 @@ bool ShmWire::send_descriptor(const std::string& text, int descriptor, Turn& tur
 
 // Rings when the peer has said that it sleeps, once for each time it does.
 void ShmWire::signal() {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  const std::uint64_t sleeping = in_->control().sleeping.load(std::memory_order_relaxed);
+  // All of these are sequentially consistent: either the peer sees what was published before it
+  // sleeps, or this sees that it sleeps.
+  const std::uint64_t sleeping = in_->control().sleeping.load();
   if (sleeping % 2 == 0 || sleeping == rung_) return;
   rung_ = sleeping;
   // A full socket holds bells that the peer has not heard yet: one more would add nothing.
@@ -232,7 +233,7 @@ void ShmWire::receive(Link& link, Turn& turn) {
     share -= std::min<std::uint64_t>(share, descriptor.payload + 256);
     took = true;
     if (descriptor.payload >= kLarge) {
-      out_->control().consumed.store(in_->taken(), std::memory_order_release);
+      out_->control().consumed.store(in_->taken());
       signal();
     }
     if (link.peer_closed()) break;
@@ -240,7 +241,7 @@ void ShmWire::receive(Link& link, Turn& turn) {
   if (took) {
     turn.received = true;
     idle_ = 0;
-    out_->control().consumed.store(in_->taken(), std::memory_order_release);
+    out_->control().consumed.store(in_->taken());
     signal();
   } else if (eof_) {
     turn.end(610, "the connection ended without a farewell");
@@ -383,14 +384,12 @@ bool ShmWire::arm(Link& link) {
   if (!armed_) {
     armed_ = true;
     auto& sleeping = out_->control().sleeping;
-    sleeping.store(sleeping.load(std::memory_order_relaxed) + 1, std::memory_order_seq_cst);
+    sleeping.store(sleeping.load(std::memory_order_relaxed) + 1);
   }
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (look_) return false;
   if (in_ == nullptr) return true;
   if (in_->ready()) return false;
-  return !blocked_ ||
-         in_->control().consumed.load(std::memory_order_acquire) == seen_consumed_;
+  return !blocked_ || in_->control().consumed.load() == seen_consumed_;
 }
 
 void ShmWire::disarm() {

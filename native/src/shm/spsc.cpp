@@ -81,7 +81,7 @@ void RingWriter::publish(Descriptor descriptor) {
   std::byte* at = descriptors_ + slot * sizeof(Descriptor);
   std::memcpy(at + 8, reinterpret_cast<const std::byte*>(&descriptor) + 8, sizeof descriptor - 8);
   std::atomic_ref(*reinterpret_cast<std::uint64_t*>(at))
-      .store(descriptor.ticket, std::memory_order_release);
+      .store(descriptor.ticket);
 }
 
 // -- reader -----------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ bool RingReader::ready() const {
   const std::byte* at = descriptors_ + (taken_ & (entries_ - 1)) * sizeof(Descriptor);
   // atomic_ref wants a mutable object; a load does not write it.
   auto* ticket = const_cast<std::uint64_t*>(reinterpret_cast<const std::uint64_t*>(at));
-  return std::atomic_ref(*ticket).load(std::memory_order_acquire) == taken_ + 1;
+  return std::atomic_ref(*ticket).load() == taken_ + 1;
 }
 
 bool RingReader::peek(Descriptor& descriptor) const {

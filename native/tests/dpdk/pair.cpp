@@ -1,7 +1,8 @@
 // Two processes, one DPDK port each: a message of 64 MiB and back-and-forth of 64 bytes, checked
 // and measured. Prints one JSON object a line.
 //
-//   dpdk_pair memif|veth [--mtu N] [--aead] [--bytes N] [--rounds N] [--no-gather] [--kill]
+//   dpdk_pair memif|veth [--mtu N] [--aead] [--bytes N] [--rounds N] [--kill] [--flap] [--pin]
+//             [--driver af_packet|af_xdp]
 //
 // memif connects them through shared memory; veth through a pair of interfaces in two network
 // namespaces that it makes and removes itself (needs root).
@@ -36,11 +37,12 @@ struct Options {
   std::size_t bytes = 64 << 20;
   int rounds = 7;
   bool aead = false;
-  bool gather = true;
   bool kill = false;
+  bool flap = false;
+  bool pin = false;
   std::size_t window = 8 << 20;
   std::uint16_t descriptors = 1024;
-  std::string driver = "net_af_packet";
+  std::string driver = "af_packet";
 };
 
 // What a side tells the other over the control channel, here a socket pair.
@@ -105,28 +107,16 @@ class Side {
     std::string error;
     if (!Eal::start({}, error)) die(error);
     DpdkOptions port;
-    port.mtu = options.mtu;
-    port.gather = options.gather;
-    port.descriptors = options.descriptors;
+    const std::string interface = "genie" + std::to_string(index);
     if (options.kind == "memif") {
-      port.device = "net_memif0";
-      port.arguments = std::string("role=") + (index == 0 ? "server" : "client") +
-                       ",socket-abstract=no,socket=/tmp/genie-memif-" +
-                       std::to_string(::getppid()) + ".sock,rsize=10,bsize=" +
-                       std::to_string((options.mtu + 14 + 63) & ~std::size_t{63});
-    } else {
-      const std::size_t frame = options.mtu <= 1500 ? 2048 : options.mtu <= 9000 ? 16384 : 131072;
-      port.device = options.driver + "0";
-      const std::string interface = "genie" + std::to_string(index);
-      if (options.driver == "net_af_packet") {
-        port.arguments = "iface=" + interface + ",qpairs=1,blocksz=" +
-                         std::to_string(std::max<std::size_t>(frame, 4096) * 4) + ",framesz=" +
-                         std::to_string(frame) + ",framecnt=" +
-                         std::to_string(std::min<std::size_t>(1024, (32 << 20) / frame));
-      } else {
-        port.arguments = "iface=" + interface;
-      }
+      port = memif_device(0, "/tmp/genie-memif-" + std::to_string(::getppid()) + ".sock",
+                          index == 0, options.mtu);
+    } else if (!(options.driver == "af_xdp"
+                     ? af_xdp_device(0, interface, options.mtu, port, error)
+                     : af_packet_device(0, interface, options.mtu, port, error))) {
+      die(error);
     }
+    port.descriptors = options.descriptors;
     Code why;
     // A memif client that finds no server fails at once.
     if (index == 1) hear<char>(control);
@@ -327,8 +317,9 @@ Options parse(int count, char** words) {
     else if (word == "--descriptors") options.descriptors = static_cast<std::uint16_t>(number());
     else if (word == "--driver" && i + 1 < count) options.driver = words[++i];
     else if (word == "--aead") options.aead = true;
-    else if (word == "--no-gather") options.gather = false;
     else if (word == "--kill") options.kill = true;
+    else if (word == "--flap") options.flap = true;
+    else if (word == "--pin") options.pin = true;
     else die("unknown option " + word);
   }
   if (options.kind != "memif" && options.kind != "veth") die("memif or veth");
@@ -342,6 +333,10 @@ int main(int count, char** words) {
   const std::string base = "genie-" + std::to_string(::getpid());
   std::string spaces[2];
   if (options.kind == "veth") {
+    if (::geteuid() != 0) {
+      std::fprintf(stderr, "dpdk_pair: veth needs root\n");
+      return 77;
+    }
     for (int i = 0; i < 2; ++i) {
       spaces[i] = base + "-" + std::to_string(i);
       shell("ip netns add " + spaces[i]);
@@ -360,6 +355,12 @@ int main(int count, char** words) {
     children[i] = ::fork();
     if (children[i] != 0) continue;
     ::close(control[1 - i]);
+    if (options.pin) {
+      cpu_set_t set;
+      CPU_ZERO(&set);
+      CPU_SET(static_cast<unsigned>(i), &set);
+      if (::sched_setaffinity(0, sizeof set, &set) != 0) die("cannot pin");
+    }
     Side side(options, i, control[i], spaces[i]);
     side.connect();
     if (options.kill) {
@@ -381,6 +382,14 @@ int main(int count, char** words) {
   ::close(control[0]);
   ::close(control[1]);
   int failed = 0;
+  // Half a second without a carrier, twice, while messages are under way.
+  for (int i = 0; options.flap && i < 2; ++i) {
+    const std::string link = "ip -n " + spaces[i] + " link set genie" + std::to_string(i);
+    ::usleep(1'500'000);
+    shell(link + " down");
+    ::usleep(500'000);
+    shell(link + " up");
+  }
   for (int i = 0; i < 2; ++i) {
     int status = 0;
     ::waitpid(children[i], &status, 0);

@@ -55,13 +55,13 @@ TEST_CASE("bytes arrive, of any size, both ways") {
 TEST_CASE("posts, cancellations and withdrawals from many threads") {
   for (const auto& [name, make] : kWires) {
     CAPTURE(name);
-    Pair pair = make();
     constexpr std::size_t kSize = 300'000;
     constexpr int kThreads = 3;
     constexpr std::uint64_t kPosts = 40;
     std::deque<std::vector<std::byte>> sources;
     std::deque<std::vector<std::byte>> buffers;
     std::vector<Region> regions;
+    Pair pair = make();  // ends before its memory does
     for (int i = 0; i < kThreads; ++i) {
       sources.push_back(noise(kSize, static_cast<std::uint64_t>(i)));
       buffers.emplace_back(kSize);
