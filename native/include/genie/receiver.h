@@ -44,7 +44,7 @@ class Receiver {
   void accepted(const Header& header, Nanos now);
 
   // -- answers
-  // A second gap, a finished message and every few datagrams are answered at once.
+  // A gap, a refusal and every few datagrams are answered at once, a finished message soon.
   bool ack_due(Nanos now) const { return ack_now_ || (unanswered_ > 0 && now >= ack_at_); }
   bool ack_useful() const { return unanswered_ > 0 || ack_now_; }
   Nanos ack_deadline() const { return ack_now_ ? 0 : unanswered_ > 0 ? ack_at_ : kNever; }
@@ -62,6 +62,8 @@ class Receiver {
   static constexpr std::size_t kMaxRefusals = 12;  // with the acknowledgement they fit 512 bytes
   static constexpr unsigned kAckEvery = 16;
   static constexpr Nanos kAckDelay = 100 * kMicro;
+  // After a message has ended: long enough for a reply that takes the answer along.
+  static constexpr Nanos kReplyDelay = 2 * kMicro;
 
   struct Owned {
     Region region{};
@@ -106,6 +108,7 @@ class Receiver {
   PacketWindow window_;
   unsigned unanswered_ = 0;  // eliciting datagrams since the last acknowledgement
   bool ack_now_ = false;
+  bool ack_soon_ = false;
   Nanos ack_at_ = 0;
   Nanos newest_at_ = 0;  // when the largest number came
 };

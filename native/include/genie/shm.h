@@ -52,7 +52,7 @@ class ShmWire final : public Wire {
     bool told = false;
   };
 
-  ShmWire(int fd, std::string greeting, std::unique_ptr<RingWriter> out);
+  ShmWire(int fd, std::string greeting, std::unique_ptr<RingWriter> out, std::uint32_t chunk);
 
   void read_socket(Turn& turn);
   bool take_message(std::string& error);
@@ -64,6 +64,7 @@ class ShmWire final : public Wire {
   void signal();
 
   int fd_;
+  std::uint32_t own_chunk_;
   std::string greeting_;
   std::unique_ptr<RingWriter> out_;
   std::unique_ptr<RingReader> in_;

@@ -298,7 +298,7 @@ Nanos Poller::next_deadline(Nanos now) {
 // -- threads --------------------------------------------------------------------------------
 
 void Poller::kick() {
-  if (!asleep_.exchange(false)) return;
+  if (!asleep_.load() || !asleep_.exchange(false)) return;
   const std::uint64_t one = 1;
   (void)!::write(wake_fd_, &one, sizeof one);
 }

@@ -159,7 +159,7 @@ void Receiver::finish(Incoming& in) {
   in.state = State::Done;
   in.owner = nullptr;
   in.got.release();
-  ack_now_ = true;
+  ack_soon_ = true;
 }
 
 Receiver::Result Receiver::on_cancel(const Record& record) {
@@ -195,6 +195,7 @@ void Receiver::accepted(const Header& header, Nanos now) {
   if (first || header.number > before) newest_at_ = now;
   if ((header.flags & kEliciting) == 0) return;
   if (unanswered_++ == 0) ack_at_ = now + kAckDelay;
+  if (ack_soon_) ack_at_ = std::min(ack_at_, now + kReplyDelay);
   if (!in_order || unanswered_ >= kAckEvery) ack_now_ = true;
 }
 
@@ -210,7 +211,7 @@ bool Receiver::add_answer(Plan& plan, Nanos now, std::uint64_t credit) {
     record.detail = refusals_[i].detail;
     plan.add(record, Ref{Ref::Kind::Refusal, refusals_[i].message, 0});
   }
-  ack_now_ = false;
+  ack_now_ = ack_soon_ = false;
   unanswered_ = 0;
   if (!window_.any()) return true;
   Record record;

@@ -38,11 +38,13 @@ std::unique_ptr<ShmWire> ShmWire::create(int fd, std::string greeting, const Shm
     ::close(fd);
     return nullptr;
   }
-  return std::unique_ptr<ShmWire>(new ShmWire(fd, std::move(greeting), std::move(out)));
+  return std::unique_ptr<ShmWire>(
+      new ShmWire(fd, std::move(greeting), std::move(out), options.chunk));
 }
 
-ShmWire::ShmWire(int fd, std::string greeting, std::unique_ptr<RingWriter> out)
-    : fd_(fd), greeting_(std::move(greeting)), out_(std::move(out)) {}
+ShmWire::ShmWire(int fd, std::string greeting, std::unique_ptr<RingWriter> out,
+                 std::uint32_t chunk)
+    : fd_(fd), own_chunk_(chunk), greeting_(std::move(greeting)), out_(std::move(out)) {}
 
 ShmWire::~ShmWire() {
   if (pending_fd_ >= 0) ::close(pending_fd_);
@@ -306,12 +308,6 @@ void ShmWire::send(Link& link, Turn& turn, Wanted wanted) {
   blocked_ = false;
   // Nobody reads the ring before the peer's own memory is here to hear of it.
   if (in_ == nullptr) return;
-  const std::uint64_t consumed = in_->control().consumed.load(std::memory_order_acquire);
-  if (!out_->reclaim(consumed)) {
-    turn.end(631, "the peer broke the protocol: it has taken more than was sent");
-    return;
-  }
-  seen_consumed_ = consumed;
   std::uint64_t share = kTurn;
   bool put_any = false;
   Frame frame;
@@ -320,12 +316,22 @@ void ShmWire::send(Link& link, Turn& turn, Wanted wanted) {
       turn.more = true;
       break;
     }
-    if (!out_->fits(kDestinationBytes)) {
-      blocked_ = true;
-      break;
+    // The peer's count is looked at when room gets short only: its line belongs in the peer's
+    // cache.
+    if (!out_->fits(kDestinationBytes + own_chunk_)) {
+      seen_consumed_ = in_->control().consumed.load();
+      if (!out_->reclaim(seen_consumed_)) {
+        turn.end(631, "the peer broke the protocol: it has taken more than was sent");
+        return;
+      }
+      if (!out_->fits(kDestinationBytes)) {
+        blocked_ = true;
+        break;
+      }
     }
     if (!link.next(frame, out_->room() - kDestinationBytes, wanted)) {
-      blocked_ = link.has_outgoing();
+      // Otherwise it waits for credit, which comes as a descriptor.
+      blocked_ = !out_->fits(kDestinationBytes + own_chunk_) && link.has_outgoing();
       flushed_ = true;
       break;
     }

@@ -40,6 +40,7 @@ struct Options {
   bool kill = false;
   bool flap = false;
   bool pin = false;
+  std::size_t pings = 20'000;
   std::size_t window = 8 << 20;
   std::uint16_t descriptors = 1024;
   std::string driver = "af_packet";
@@ -234,7 +235,7 @@ class Side {
     to.arena = 2;
     to.key.high = 7;
     std::uint64_t op = 1000;
-    for (int i = 0; i < 20'000; ++i) {
+    for (std::size_t i = 0; i < options_.pings; ++i) {
       const Nanos start = clock_now();
       post(++op, to, 64, 0);
       wait(0);
@@ -258,11 +259,11 @@ class Side {
     Region to = peer_.region;
     to.arena = 2;
     to.key.high = 7;
-    for (std::uint64_t i = 0; i < 20'000; ++i) {
+    for (std::uint64_t i = 0; i < options_.pings; ++i) {
       wait(0);
       post(i + 1, to, 64, 0);
     }
-    wait(20'000);
+    wait(options_.pings);
   }
 
   // The peer is killed in the middle of a message: the post must fail, typed and in time.
@@ -320,6 +321,7 @@ Options parse(int count, char** words) {
     else if (word == "--kill") options.kill = true;
     else if (word == "--flap") options.flap = true;
     else if (word == "--pin") options.pin = true;
+    else if (word == "--pings") options.pings = number();
     else die("unknown option " + word);
   }
   if (options.kind != "memif" && options.kind != "veth") die("memif or veth");

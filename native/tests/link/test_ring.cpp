@@ -104,9 +104,11 @@ TEST_CASE("random descriptors end the connection or do nothing") {
 
 TEST_CASE("a control page that lies") {
   for (const std::uint64_t lie : {1ull, 1ull << 40, ~0ull}) {
+    const auto data = noise(256u << 10, 1);  // more than its ring holds: it must look
     Victim victim;
     REQUIRE(pass(victim.socket, victim.ring->fd()));
     victim.ring->control().consumed.store(lie);
+    victim.side.endpoint->post({1, data.data(), {1, 0, data.size(), 1, {1, 1}}, 0});
     (void)::send(victim.socket, "b", 1, MSG_NOSIGNAL);
     std::uint16_t code = 0;
     REQUIRE(victim.side.lost(&code));
