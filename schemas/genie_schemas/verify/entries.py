@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from genie_schemas.args import ArgError, Named, ProgramRef, Ref, decode, walk
 from genie_schemas.errors import GenieError
-from genie_schemas.expr import Expr, ExprError, parse
-from genie_schemas.plan import ComputeStep, EntryPoint, ExecutionPlan, Program, TransferStep
+from genie_schemas.expr import Expr
+from genie_schemas.plan import EntryPoint, ExecutionPlan
 from genie_schemas.types import parse_type
 from genie_schemas.verify._report import problem
 
@@ -16,12 +15,11 @@ from genie_schemas.verify._report import problem
 def check_entries(plan: ExecutionPlan) -> list[GenieError]:
     """Check inputs, outputs and sizes of every entry point, and that `requires` is complete."""
     errors = _features(plan)
-    sizes = {key: frozenset(_program_dims(program)) for key, program in plan.programs.items()}
     for name, entry in plan.entrypoints.items():
         path = f"entrypoints.{name}"
         errors += _inputs(plan, entry, path)
         errors += _outputs(plan, entry, path)
-        errors += _sizes(plan, entry, path, sizes)
+        errors += _sizes(plan, entry, path)
     return errors
 
 
@@ -74,47 +72,9 @@ def _outputs(plan: ExecutionPlan, entry: EntryPoint, path: str) -> Iterator[Geni
                 yield problem("GEN0308", where, f"{leaf.text[:60]}: unknown dimension {unknown!r}")
 
 
-def _sizes(
-    plan: ExecutionPlan, entry: EntryPoint, path: str, programs: dict[str, frozenset[str]]
-) -> Iterator[GenieError]:
+def _sizes(plan: ExecutionPlan, entry: EntryPoint, path: str) -> Iterator[GenieError]:
     """The size of a dimension is read off an input that has it as a size of its own."""
-    given = {
-        size.text for item in entry.inputs for size in parse_type(item.type).shape if size.names
-    }
-    needed: set[str] = set()
-    for item in entry.inputs:
-        needed |= parse_type(item.type).names
-    steps = set(entry.steps)
-    for step in plan.steps:
-        if step.id in steps and isinstance(step, ComputeStep):
-            needed |= programs.get(step.program, frozenset())
-        if step.id in steps and isinstance(step, ComputeStep | TransferStep):
-            written = (plan.values[name] for name in step.writes if name in plan.values)
-            needed = needed.union(*(parse_type(value.type).names for value in written))
-    for name in sorted((needed & set(plan.dims)) - given):
+    given = {size.text for item in entry.inputs for size in parse_type(item.type).shape}
+    for name in sorted(set(plan.dims) - given):
         message = f"no input has a size {name!r}, so that it is unknown when the plan runs"
         yield problem("GEN0320", f"{path}.inputs", message)
-
-
-def _program_dims(program: Program) -> Iterator[str]:
-    """Dimensions that a program's types, scratch bytes and arguments use."""
-    for value in (*program.inputs, *program.outputs):
-        yield from parse_type(value.type).names
-    yield from parse(program.scratch_bytes).names
-    for op in program.ops:
-        for text in _expressions((op.args, op.kwargs)):
-            try:
-                yield from parse(text).names
-            except ExprError:
-                continue  # the operator stage says where
-
-
-def _expressions(data: Any) -> Iterator[str]:
-    if isinstance(data, dict):
-        if isinstance(data.get("e"), str):
-            yield data["e"]
-        for item in data.values():
-            yield from _expressions(item)
-    elif isinstance(data, list | tuple):
-        for item in data:
-            yield from _expressions(item)
