@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import time
@@ -11,11 +12,17 @@ from genie_transport._endpoint import Endpoint, check_tls, parse_endpoint, resol
 from genie_transport._errors import setup_error
 from genie_transport._handshake import Accepted, DialHandshake, check_key, check_session_id
 from genie_transport._manager import TransferManager
+from genie_transport._native import NativeTransport
 from genie_transport._sockets import SocketTransport
 from genie_transport._stream import PlainStream, Stream, TlsStream
+from genie_transport._threaded import ThreadedTransport
+from genie_transport._transport import Transport
 from genie_transport._types import Limits
+from genie_transport._wires import Wire, acceptable
 
-__all__ = ["connect", "tune"]
+__all__ = ["connect", "transport_over", "tune"]
+
+_log = logging.getLogger("genie_transport")
 
 
 def connect(
@@ -23,32 +30,53 @@ def connect(
     session_id: str,
     key: bytes,
     *,
+    path: str | None = None,
     tls: ssl.SSLContext | None = None,
+    encrypt: bool = False,
     timeout: float = 10.0,
     limits: Limits | None = None,
     epoch: int = 1,
 ) -> TransferManager:
     """Dial a Listener that expects `session_id` with `key`; blocks up to `timeout` seconds.
 
-    Raises GenieError: GEN0602 (malformed), GEN0603 (TLS missing or too weak), GEN0604
-    (unreachable), GEN0606 (session or certificate refused), GEN0607 (version), GEN0608 (busy).
+    `path` is "shm" or "unix" at unix:// endpoints and "tcp" at tcp:// endpoints; without it the
+    best one that both sides have is taken, and the choice is logged. `encrypt` has tcp frames
+    sealed with AES-128-GCM even on the loopback device. Raises GenieError: GEN0602 (malformed),
+    GEN0603 (TLS missing or too weak), GEN0604 (unreachable), GEN0605 (out of memory or
+    descriptors), GEN0606 (session or certificate refused), GEN0607 (version), GEN0608 (busy),
+    GEN0609 (the path is not built, or the peer does not take it).
     """
     check_session_id(session_id)
     check_key(key)
     where = parse_endpoint(endpoint)
     limits = limits or Limits()
+    wires = acceptable(where.kind, path, tls=tls is not None, encrypt=encrypt)
     deadline = time.monotonic() + timeout
     sock = _open(where, tls, deadline)
     try:
         sock = _secure(sock, where, tls, deadline)
-        accepted = _prove(sock, where, DialHandshake(session_id, key, limits), deadline)
+        accepted = _prove(sock, where, DialHandshake(session_id, key, limits, wires), deadline)
     except BaseException:
         sock.close()
         raise
+    return TransferManager(transport_over(sock, where, accepted, limits), limits, epoch=epoch)
+
+
+def transport_over(
+    sock: socket.socket, where: Endpoint, accepted: Accepted, limits: Limits
+) -> Transport:
+    """The transport that the peers agreed on, over `sock`, which belongs to it from here on."""
+    offer = "asked for" if accepted.wire is not Wire.STREAM else "the reference"
+    _log.info("%s: %s frames, %s", where, accepted.wire.name, offer)
+    if accepted.wire is not Wire.STREAM:
+        native = NativeTransport(accepted.wire, limits)
+        native.attach(sock, accepted.keys, accepted.terms, greeting=accepted.welcome)
+        return native
+    tls = isinstance(sock, ssl.SSLSocket)
     stream: Stream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)
-    transport = SocketTransport(where.kind, limits, encrypted=tls is not None)
-    transport.attach(stream, accepted.keys, accepted.terms)
-    return TransferManager(transport, limits, epoch=epoch)
+    reference = SocketTransport(where.kind, limits, encrypted=tls)
+    reference.attach(stream, accepted.keys, accepted.terms, greeting=accepted.welcome)
+    return ThreadedTransport(reference)
 
 
 def tune(sock: socket.socket) -> None:

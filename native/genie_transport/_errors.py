@@ -25,6 +25,8 @@ _REMEDIES = {
     "GEN0606": "open a new session and connect with its id and key",
     "GEN0607": "install the same release on both machines",
     "GEN0608": "close the session's first manager before opening another",
+    "GEN0609": "build the native part on both sides (pip install -e . --no-build-isolation), "
+    "or name no path",
     "GEN0610": "open a new connection and post again",
     "GEN0611": "use a manager that is open",
     "GEN0613": "allow more time, or raise the priority",

@@ -1,9 +1,10 @@
 """How two sides prove that they hold a session's key: sans-I/O, both roles.
 
-    dialler → listener   HELLO      nonce, terms, session id
+    dialler → listener   HELLO      nonce, terms, wires it accepts, session id
     listener → dialler   CHALLENGE  nonce
     dialler → listener   PROOF      MAC over both, for the dialler
-    listener → dialler   WELCOME    terms, MAC over all, for the listener  (or REFUSED: a reason)
+    listener → dialler   WELCOME    terms, the wire, MAC over all, for the listener
+                                    (or REFUSED: a reason)
 
 The dialler proves first, and a session that nobody expects fails at the same point as a wrong
 key: a stranger learns neither which sessions exist (the terms, which could tell, come last) nor a
@@ -30,6 +31,7 @@ from genie_transport._errors import setup_error
 from genie_transport._frames import VERSION
 from genie_transport._link import PeerTerms
 from genie_transport._types import MAX_CHUNK, MAX_WINDOW, MIN_CHUNK, Limits
+from genie_transport._wires import Wire, best
 
 __all__ = [
     "Accepted",
@@ -45,6 +47,7 @@ _MAGIC = b"GTH"
 _HEAD = struct.Struct(">3sBBH")
 _NONCE_BYTES = 32
 _TERMS = struct.Struct(">QIQ")
+_WIRES = struct.Struct(">B")
 _MAX_BODY = 512
 _SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MICRO = 1_000_000
@@ -62,6 +65,7 @@ class _Reason(IntEnum):
     SESSION = 1
     VERSION = 2
     BUSY = 3
+    WIRE = 4
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,6 +82,7 @@ class Accepted:
 
     keys: TrafficKeys
     terms: PeerTerms
+    wire: Wire
     welcome: bytes = b""
 
 
@@ -168,17 +173,18 @@ class _Incoming:
 
 
 class ListenHandshake:
-    """The listener's side. `find(session_id)` gives the key and limits of an expected session.
+    """The listener's side. `find(session_id)` gives key, limits and wires of an expected session.
 
     `accepted` is set once the dialler has proved itself.
     """
 
-    def __init__(self, find: Callable[[str], tuple[bytes, Limits] | None]) -> None:
+    def __init__(self, find: Callable[[str], tuple[bytes, Limits, Wire] | None]) -> None:
         self._find = find
         self._incoming = _Incoming()
         self._secrets: _Secrets | None = None
         self._terms: PeerTerms | None = None
         self._limits: Limits | None = None
+        self._offered = self._accepted = Wire(0)
         self.session_id = ""
         self.accepted: Accepted | None = None
 
@@ -206,16 +212,18 @@ class ListenHandshake:
         raise HandshakeRefused("messages out of order", self.refusal(_Reason.SESSION))
 
     def _on_hello(self, whole: bytes, body: bytes) -> bytes:
-        if len(body) <= _NONCE_BYTES + _TERMS.size:
+        start = _NONCE_BYTES + _TERMS.size
+        if len(body) <= start + _WIRES.size:
             raise HandshakeRefused("a short hello", self.refusal(_Reason.SESSION))
-        self._terms = _unpack_terms(body[_NONCE_BYTES : _NONCE_BYTES + _TERMS.size])
-        name = body[_NONCE_BYTES + _TERMS.size :].decode("ascii", "replace")
+        self._terms = _unpack_terms(body[_NONCE_BYTES:start])
+        self._offered = Wire(*_WIRES.unpack_from(body, start))
+        name = body[start + _WIRES.size :].decode("ascii", "replace")
         if self._terms is None or not _SESSION_ID.fullmatch(name):
             raise HandshakeRefused("impossible terms", self.refusal(_Reason.SESSION))
         self.session_id = name
         found = self._find(name)
         # An unknown session goes on with a key that nobody has, and fails at the proof.
-        key, self._limits = found or (secrets.token_bytes(32), None)
+        key, self._limits, self._accepted = found or (secrets.token_bytes(32), None, Wire(0))
         challenge = _message(_Step.CHALLENGE, secrets.token_bytes(_NONCE_BYTES))
         self._secrets = _Secrets(key, whole + challenge)
         return challenge
@@ -225,9 +233,12 @@ class ListenHandshake:
         if not fits or self._limits is None:
             raise HandshakeRefused("wrong key or session", self.refusal(_Reason.SESSION))
         keys = TrafficKeys(send=derived.listener_sends, receive=derived.dialler_sends)
-        own = _pack_terms(self._limits)
+        wire = best(self._offered, self._accepted)
+        if wire is None:
+            raise HandshakeRefused("no path in common", self.refusal(_Reason.WIRE))
+        own = _pack_terms(self._limits) + _WIRES.pack(wire)
         welcome = _message(_Step.WELCOME, own + derived.listener_proof(own))
-        self.accepted = Accepted(keys, terms, welcome)
+        self.accepted = Accepted(keys, terms, wire, welcome)
 
     def busy(self) -> bytes:
         """What to send when the session has a peer already."""
@@ -246,11 +257,15 @@ class ListenHandshake:
 class DialHandshake:
     """The dialler's side."""
 
-    def __init__(self, session_id: str, key: bytes, limits: Limits) -> None:
+    def __init__(
+        self, session_id: str, key: bytes, limits: Limits, wires: Wire = Wire.STREAM
+    ) -> None:
         self._key = key
+        self._wires = wires
         self._incoming = _Incoming()
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        self._hello = _message(_Step.HELLO, nonce + _pack_terms(limits) + session_id.encode())
+        opening = nonce + _pack_terms(limits) + _WIRES.pack(wires)
+        self._hello = _message(_Step.HELLO, opening + session_id.encode())
         self._secrets: _Secrets | None = None
         self.accepted: Accepted | None = None
 
@@ -265,8 +280,8 @@ class DialHandshake:
     def received(self, data: bytes) -> bytes:
         """Take bytes; returns what to send. `accepted` is set once the listener has proved itself.
 
-        Raises GenieError GEN0606 (refused, or the listener's proof is wrong), GEN0607 (version)
-        or GEN0608 (busy).
+        Raises GenieError GEN0606 (refused, or the listener's proof is wrong), GEN0607 (version),
+        GEN0608 (busy) or GEN0609 (no path in common).
         """
         try:
             message = self._incoming.add(data)
@@ -287,14 +302,18 @@ class DialHandshake:
         raise _refused_session("the peer sent an unexpected message")
 
     def _on_welcome(self, body: bytes, derived: _Secrets) -> None:
-        own, proof = body[: _TERMS.size], body[_TERMS.size :]
+        size = _TERMS.size + _WIRES.size
+        own, proof = body[:size], body[size:]
         if not compare_digest(proof, derived.listener_proof(own)):
             raise _refused_session("the peer does not hold the session's key")
-        terms = _unpack_terms(own)
+        terms = _unpack_terms(own[: _TERMS.size])
         if terms is None:
             raise _refused_session("the peer offers impossible terms")
+        wire = Wire(*_WIRES.unpack_from(own, _TERMS.size))
+        if best(self._wires, wire) is not wire:
+            raise _refused_session("the peer chose a path that was not offered")
         keys = TrafficKeys(send=derived.dialler_sends, receive=derived.listener_sends)
-        self.accepted = Accepted(keys, terms)
+        self.accepted = Accepted(keys, terms, wire)
 
     @staticmethod
     def _on_refused(version: int, body: bytes) -> GenieError:
@@ -305,6 +324,8 @@ class DialHandshake:
             )
         if body == bytes([_Reason.BUSY]):
             return setup_error("GEN0608", "the session already has a connected peer")
+        if body == bytes([_Reason.WIRE]):
+            return setup_error("GEN0609", "the peer accepts none of the paths that were offered")
         return _refused_session("it is not expected there, or the key is wrong")
 
 

@@ -93,7 +93,7 @@ class Link:
 
     def post(self, transfer: Transfer) -> None:
         """Queue a transfer."""
-        outgoing = Outgoing(transfer)
+        outgoing = Outgoing(transfer, transfer.source)
         self._known[transfer.op_id] = outgoing
         self._queue.push(outgoing)
 
@@ -172,7 +172,7 @@ class Link:
             )
         if count:
             begin = outgoing.sent
-            piece = transfer.source[begin : begin + count]
+            piece = outgoing.source[begin : begin + count]
             total += self._emit(out, Kind.DATA, outgoing.message, begin, payload=piece)
             outgoing.sent += count
             self._sent += count

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from genie_schemas.errors import GenieError
 from genie_transport._bind import Bound, bind
-from genie_transport._dial import tune
+from genie_transport._dial import transport_over, tune
 from genie_transport._endpoint import parse_endpoint
 from genie_transport._errors import setup_error
 from genie_transport._handshake import (
@@ -25,10 +26,10 @@ from genie_transport._handshake import (
     check_key,
     check_session_id,
 )
+from genie_transport._late import LateTransport
 from genie_transport._manager import TransferManager
-from genie_transport._sockets import SocketTransport
-from genie_transport._stream import PlainStream, Stream, TlsStream
-from genie_transport._types import Limits
+from genie_transport._types import Capabilities, Limits, Lost
+from genie_transport._wires import Wire, acceptable
 
 __all__ = ["Listener"]
 
@@ -42,7 +43,8 @@ _PAUSE = 0.1  # seconds without accepting when descriptors have run out
 class _Session:
     key: bytes
     limits: Limits
-    transport: SocketTransport
+    wires: Wire
+    transport: LateTransport
     manager: TransferManager
 
 
@@ -108,17 +110,27 @@ class Listener:
         return str(self._bound.endpoint)
 
     def expect(
-        self, session_id: str, key: bytes, *, limits: Limits | None = None, epoch: int = 1
+        self,
+        session_id: str,
+        key: bytes,
+        *,
+        path: str | None = None,
+        encrypt: bool = False,
+        limits: Limits | None = None,
+        epoch: int = 1,
     ) -> TransferManager:
         """Let one peer with this session's key dial; the manager is connected once it has.
 
         Registering and posting are possible at once: posts wait for the peer, up to their
-        deadline. Raises GenieError GEN0602 (malformed id or key), GEN0605 (closed), GEN0608
-        (expected already, and its manager is still open).
+        deadline. `path` and `encrypt` are as for connect(). Raises GenieError GEN0602 (malformed
+        id or key), GEN0605 (closed), GEN0608 (expected already, and its manager is still open),
+        GEN0609 (the path is not built).
         """
         check_session_id(session_id)
         check_key(key)
         limits = limits or Limits()
+        kind = self._bound.endpoint.kind
+        wires = acceptable(kind, path, tls=self._tls is not None, encrypt=encrypt)
         with self._lock:
             if self._closing:
                 raise setup_error("GEN0605", "the listener is closed", at=self.endpoint)
@@ -130,10 +142,9 @@ class Listener:
                 raise setup_error(
                     "GEN0608", f"session {session_id} is expected already", at=self.endpoint
                 )
-            kind = self._bound.endpoint.kind
-            transport = SocketTransport(kind, limits, encrypted=self._tls is not None)
+            transport = LateTransport(_expected(kind, limits, encrypted=self._tls is not None))
             manager = TransferManager(transport, limits, epoch=epoch)
-            self._sessions[session_id] = _Session(key, limits, transport, manager)
+            self._sessions[session_id] = _Session(key, limits, wires, transport, manager)
             return manager
 
     def forget(self, session_id: str) -> None:
@@ -211,12 +222,12 @@ class Listener:
         self._strangers[sock.fileno()] = stranger
         self._poll.register(sock.fileno(), select.POLLIN)
 
-    def _find(self, session_id: str) -> tuple[bytes, Limits] | None:
+    def _find(self, session_id: str) -> tuple[bytes, Limits, Wire] | None:
         with self._lock:
             session = self._sessions.get(session_id)
         if session is None or session.manager.failure is not None:
             return None
-        return session.key, session.limits
+        return session.key, session.limits, session.wires
 
     def _proceed(self, stranger: _Stranger) -> None:
         """Go on with a handshake as far as it goes without waiting."""
@@ -252,13 +263,23 @@ class Listener:
         if session is None:  # forgotten while it was proving itself
             self._refuse(stranger, "the session was forgotten", handshake.unexpected())
             return
-        self._release(stranger)
-        sock = stranger.sock
-        stream: Stream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)
-        if not session.transport.attach(
-            stream, accepted.keys, accepted.terms, greeting=accepted.welcome
-        ):
+        if session.transport.chosen is not None:
             self._refuse(stranger, "the session has a peer", handshake.busy())
+            return
+        self._release(stranger)
+        # This is the only thread that begins a transport: nobody can come in between.
+        try:
+            transport = transport_over(
+                stranger.sock, self._bound.endpoint, accepted, session.limits
+            )
+        except GenieError as error:
+            _log.warning("%s: a peer cannot be served: %s", self.endpoint, error)
+            stranger.sock.close()
+            return
+        if not session.transport.begin(transport):
+            transport.close()  # its manager was closed meanwhile
+            while not any(isinstance(event, Lost) for event in transport.poll(None)):
+                pass
 
     def _watch(self, stranger: _Stranger, mask: int) -> None:
         if stranger.mask != mask:
@@ -279,3 +300,17 @@ class Listener:
     def _release(self, stranger: _Stranger) -> None:
         if self._strangers.pop(stranger.sock.fileno(), None) is not None:
             self._poll.unregister(stranger.sock.fileno())
+
+
+def _expected(kind: str, limits: Limits, *, encrypted: bool) -> Capabilities:
+    """What can be said about a path before its peer is there."""
+    return Capabilities(
+        path=kind,
+        remote=kind == "tcp",
+        devices=("cpu",),
+        max_transfer=(1 << 63) - 1,
+        chunk_bytes=limits.chunk_bytes,
+        window_bytes=limits.window_bytes,
+        verification="",
+        encrypted=encrypted,
+    )

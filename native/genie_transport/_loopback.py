@@ -130,7 +130,7 @@ class LoopbackTransport:
 
     def _take(self, order: Transfer | int) -> None:
         if isinstance(order, Transfer):
-            outgoing = self._known[order.op_id] = Outgoing(order)
+            outgoing = self._known[order.op_id] = Outgoing(order, order.source)
             self._queue.push(outgoing)
             return
         cancelled = self._known.pop(order, None)
@@ -190,7 +190,7 @@ class LoopbackTransport:
         view = inbound.view(outgoing.message, outgoing.sent, count)
         if view is None:
             raise InternalError("loopback copied out of order")
-        view[:] = outgoing.transfer.source[outgoing.sent : outgoing.sent + count]
+        view[:] = outgoing.source[outgoing.sent : outgoing.sent + count]
         outgoing.sent += count
         landing = inbound.landed(outgoing.message, count)
         outgoing.verified = landing.verified

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import logging
 import secrets
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,13 +17,16 @@ from genie_transport._future import TransferFuture
 from genie_transport._handle import DMAHandle
 from genie_transport._loopback import LoopbackTransport
 from genie_transport._outstanding import Operation, Outstanding
-from genie_transport._transport import Transport
+from genie_transport._pump import Pump
+from genie_transport._threaded import ThreadedTransport
+from genie_transport._transport import PolledTransport, Transport
 from genie_transport._types import (
     Arrived,
     Capabilities,
     Completed,
     Connected,
     Event,
+    Expired,
     Failed,
     Limits,
     Lost,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TransferManager"]
 
-_log = logging.getLogger("genie_transport")
 _Problem = tuple[str, str]  # code and message
 _NOT_HERE: _Problem = ("GEN0623", "the handle is not registered on this side")
 
@@ -51,28 +52,29 @@ class TransferManager:
     Get one from `open`, `connect` or `Listener.expect`. Failures of single transfers come
     through their futures as TransferError, never as exceptions of post() or arrival(). When the
     connection is lost, everything outstanding fails and so does all that is asked later; nothing
-    is reopened behind the caller's back. Callbacks of futures run in the manager's one thread.
+    is reopened behind the caller's back. Callbacks of futures run in one thread, which is started
+    with the first of them.
     """
 
-    def __init__(self, transport: Transport, limits: Limits, *, epoch: int = 1) -> None:
-        """For transports of one's own; everyone else calls `open`. Starts the thread."""
-        self._transport = transport
+    def __init__(
+        self, transport: Transport | PolledTransport, limits: Limits, *, epoch: int = 1
+    ) -> None:
+        """For transports of one's own; everyone else calls `open`."""
+        self._transport: Transport = (
+            transport if isinstance(transport, Transport) else ThreadedTransport(transport)
+        )
         self._limits = limits
         self._path = transport.capabilities().path
         self._epoch = epoch
         self._numbers = itertools.count(1)
         self._arenas = itertools.count(1)
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
-        self._connected = threading.Event()
+        self._connected = False
         self._regions: dict[bytes, Region] = {}
         self._outstanding = Outstanding()
         self._totals = Counter[str]()
         self._lost: Lost | None = None
-        self._thread = threading.Thread(
-            target=self._run, name=f"genie-transfer-{self._path}", daemon=True
-        )
-        self._thread.start()
+        self._pump = Pump(self._transport, self._handle, f"genie-transfer-{self._path}")
 
     @classmethod
     def open(
@@ -86,28 +88,38 @@ class TransferManager:
         timeout: float = 10.0,
         limits: Limits | None = None,
         epoch: int = 1,
+        encrypt: bool = False,
     ) -> TransferManager:
         """Open `path`.
 
-        "loopback" needs nothing else: the manager is its own peer. "unix" and "tcp" dial
-        `endpoint` with the session's id and key, within `timeout` seconds. Raises GenieError:
-        GEN0601 unknown path, GEN0602 malformed or missing options, and those of `connect`.
+        "loopback" needs nothing else: the manager is its own peer. "unix", "shm" (both with an
+        endpoint unix://…) and "tcp" dial `endpoint` with the session's id and key, within
+        `timeout` seconds. A named path is never replaced by another. Raises GenieError: GEN0601
+        unknown path, GEN0602 malformed or missing options, and those of `connect`.
         """
         limits = limits or Limits()
         if path == "loopback":
-            if endpoint or session_id or key or tls:
+            if endpoint or session_id or key or tls or encrypt:
                 raise setup_error("GEN0602", "the loopback path has no endpoint", at=path)
             return cls(LoopbackTransport(limits), limits, epoch=epoch)
         if path not in PATHS:
             raise unknown_path(path)
         if endpoint is None or session_id is None or key is None:
             raise setup_error("GEN0602", f"{path} needs endpoint, session_id and key", at=path)
-        if not endpoint.startswith(f"{path}://"):
+        if not endpoint.startswith("tcp://" if path == "tcp" else "unix://"):
             raise setup_error("GEN0602", f"not an endpoint of the {path} path", at=endpoint)
         from genie_transport._dial import connect
 
         return connect(
-            endpoint, session_id, key, tls=tls, timeout=timeout, limits=limits, epoch=epoch
+            endpoint,
+            session_id,
+            key,
+            path=path,
+            tls=tls,
+            encrypt=encrypt,
+            timeout=timeout,
+            limits=limits,
+            epoch=epoch,
         )
 
     def __enter__(self) -> Self:
@@ -207,22 +219,15 @@ class TransferManager:
         change until the future is done.
         """
         future = TransferFuture(
-            next(self._numbers),
-            dst.length,
-            path=self._path,
-            attempt=attempt,
-            on_cancel=self._cancelled,
+            next(self._numbers), dst.length, self._pump, self._cancelled, self._path, attempt
         )
+        if self._outstanding.posts >= self._limits.queue:
+            self._pump.wait(
+                lambda: self._lost or self._outstanding.posts < self._limits.queue, wait
+            )
         with self._lock:
             region = self._regions.get(src.key)
             problem = self._check_post(region, src, dst)
-            # In the manager's own thread (a callback) nothing could make room meanwhile.
-            if problem is None and wait > 0 and threading.current_thread() is not self._thread:
-                self._room.wait_for(
-                    lambda: self._lost or self._outstanding.posts < self._limits.queue, wait
-                )
-                region = self._regions.get(src.key)
-                problem = self._check_post(region, src, dst)
             if problem is None and deadline is not None and not deadline > 0:
                 problem = ("GEN0613", "its deadline had passed before it was posted")
             if problem is None and self._outstanding.posts >= self._limits.queue:
@@ -232,11 +237,12 @@ class TransferManager:
                 self._outstanding.add(Operation(future, region, True, deadline))
                 self._totals["transfers"] += 1
                 start = src.offset - region.handle.offset
-                source = region.view[start : start + src.length]
                 # Under the lock, so that no cancellation can reach the transport before it.
-                self._transport.post(Transfer(future.op_id, source, dst, priority, region))
+                self._transport.post(Transfer(future.op_id, region, start, dst, priority))
         if problem is not None:
             future._finish(self._error(future, *problem))
+        elif deadline is not None:
+            self._transport.alarm(deadline)
         return future
 
     def arrival(self, handle: DMAHandle, *, deadline: float | None = None) -> TransferFuture:
@@ -247,8 +253,9 @@ class TransferManager:
         has not been verified may already stand in the buffer: never read it before.
         """
         future = TransferFuture(
-            next(self._numbers), handle.length, path=self._path, on_cancel=self._cancelled
+            next(self._numbers), handle.length, self._pump, self._cancelled, self._path
         )
+        self._pump.glance()
         with self._lock:
             region = self._regions.get(handle.key)
             problem = self._check_arrival(region, handle)
@@ -260,7 +267,7 @@ class TransferManager:
         if there or problem is not None:
             future._finish(None if problem is None else self._error(future, *problem))
         elif deadline is not None:
-            self._transport.wake()
+            self._transport.alarm(deadline)
         return future
 
     # -- state -------------------------------------------------------------------------------
@@ -271,6 +278,7 @@ class TransferManager:
 
     def stats(self) -> Stats:
         """Totals since the manager was opened."""
+        self._pump.glance()
         counters = self._transport.counters()
         with self._lock:
             return Stats(
@@ -289,40 +297,32 @@ class TransferManager:
 
     def wait_connected(self, timeout: float | None = None) -> bool:
         """Wait for the peer of an expected session. False when it did not come, or has gone."""
-        self._connected.wait(timeout)
-        return self._connected.is_set() and self._lost is None
+        self._pump.wait(lambda: self._connected or self._lost, timeout)
+        return self._connected and self._lost is None
 
     @property
     def failure(self) -> TransferError | None:
         """Why the connection ended, or None while it has not."""
+        self._pump.glance()
         lost = self._lost
         return None if lost is None else self._lost_error(lost)
 
     def close(self) -> None:
         """End the connection; everything outstanding fails with GEN0611. Idempotent.
 
-        Returns when the manager's thread and descriptors are gone; called from a callback in
-        that very thread, it returns at once and they go when the callback returns.
+        Returns when the manager's threads and descriptors are gone; in a callback, its own thread
+        goes when the callback returns.
         """
-        self._transport.close()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    # -- the manager's thread ----------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            while self._lost is None:
-                for event in self._transport.poll(self._until_deadline()):
-                    self._dispatch(event)
-                self._expire()
-        except Exception as error:
-            # A bug, but nobody may wait for ever because of it.
-            _log.exception("the transfer thread of the %s path failed", self._path)
-            self._end(Lost("GEN0610", f"the transfer thread failed: {error!r}", {}))
+        if self._lost is None:
             self._transport.close()
-            with contextlib.suppress(Exception):
-                self._transport.poll(0)
+            self._pump.wait(lambda: self._lost)
+        self._pump.join()
+
+    # -- events; one thread at a time --------------------------------------------------------
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._dispatch(event)
 
     def _dispatch(self, event: Event) -> None:
         match event:
@@ -334,10 +334,14 @@ class TransferManager:
                 self._settle(op_id, None)
             case Failed(op_id, code, message):
                 self._settle(op_id, (code, message))
-            case Arrived(key):
-                self._arrived(key)
+            case Arrived(key, times):
+                for _ in range(times):
+                    self._arrived(key)
             case Connected():
-                self._connected.set()
+                self._path = self._transport.capabilities().path
+                self._connected = True
+            case Expired():
+                self._expire()
             case Lost():
                 self._end(event)
 
@@ -359,14 +363,9 @@ class TransferManager:
             self._totals["failed"] += sum(o.posted for o in operations)
             # Lets go of the buffers; arrivals that are complete can still be claimed by key.
             self._regions = {}
-            self._room.notify_all()
-        self._connected.set()
         for operation in operations:
             operation.future._finish(self._error(operation.future, lost.code, lost.message))
-
-    def _until_deadline(self) -> float | None:
-        with self._lock:
-            return self._outstanding.until_deadline()
+        self._pump.end()
 
     def _expire(self) -> None:
         with self._lock:
@@ -378,6 +377,10 @@ class TransferManager:
             if operation.posted:
                 self._transport.cancel(future.op_id)
             self._settle(future.op_id, ("GEN0613", text))
+        with self._lock:
+            left = self._outstanding.until_deadline()
+        if left is not None:
+            self._transport.alarm(left)
 
     # -- bookkeeping -------------------------------------------------------------------------
 
@@ -430,7 +433,6 @@ class TransferManager:
             operation = self._outstanding.take(op_id)
             if operation is not None and operation.posted:
                 self._totals[outcome] += 1
-                self._room.notify()
         return operation
 
     def _fail_where(self, region: Region, code: str, message: str, *, posts: bool = True) -> None:

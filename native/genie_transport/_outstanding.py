@@ -13,9 +13,12 @@ from genie_transport._types import Region
 __all__ = ["Operation", "Outstanding"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Operation:
-    """An outstanding post, or an arrival that is waited for (then `region` is the destination)."""
+    """An outstanding post, or an arrival that is waited for (then `region` is the destination).
+
+    Never changed; not frozen because that makes it slow to make.
+    """
 
     future: TransferFuture
     region: Region

@@ -19,6 +19,7 @@ class Outgoing:
     """A posted transfer on its way: `message` is its number on the wire once it is opened."""
 
     transfer: Transfer
+    source: memoryview
     message: int = -1
     sent: int = 0
     verified: int = 0
@@ -26,7 +27,7 @@ class Outgoing:
 
     @property
     def length(self) -> int:
-        return len(self.transfer.source)
+        return len(self.source)
 
     @property
     def exhausted(self) -> bool:

@@ -1,28 +1,27 @@
 """The seam between TransferManager and the ways to move bytes.
 
 A transport keeps the table of registered regions, orders posted transfers by priority, moves
-them in chunks, and reports events. The manager above it owns futures, deadlines, back-pressure
-and the thread that polls. Native transports implement these same methods.
+them in chunks, and reports events. The manager above it owns futures, deadlines and
+back-pressure. A native transport moves bytes in a thread of its own, without the interpreter; one
+that is written in Python moves them in `poll` (PolledTransport), and ThreadedTransport makes a
+Transport of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from genie_transport._types import Capabilities, Counters, Event, Region, Transfer
 
-__all__ = ["Transport"]
+__all__ = ["PolledTransport", "Transport"]
 
 
-class Transport(Protocol):
-    """One path to one peer. All methods but `poll` may be called from any thread.
-
-    None of them raises for a failure of the path: failures are events.
-    """
+class _Orders(Protocol):
+    """What both kinds take, from any thread. No failure of the path raises: it is an event."""
 
     def capabilities(self) -> Capabilities:
-        """What this path can do; constant."""
+        """What this path can do; constant once the peer is there."""
         ...
 
     def counters(self) -> Counters:
@@ -49,17 +48,46 @@ class Transport(Protocol):
         """Stop sending `op_id` and report no more of it, if it is still known."""
         ...
 
+    def wake(self) -> None:
+        """Make a waiting poll return, or else the next one."""
+        ...
+
+    def close(self) -> None:
+        """Ask for the end: the event Lost (GEN0611) follows."""
+        ...
+
+
+@runtime_checkable
+class Transport(_Orders, Protocol):
+    """One path to one peer, moving by itself."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while events are pending. It may change, once."""
+        ...
+
+    def pending(self) -> bool:
+        """Whether poll(0) would return something. Cheap."""
+        ...
+
+    def poll(self, timeout: float | None) -> Sequence[Event]:
+        """Wait up to `timeout` seconds for events (None: no bound) and take them.
+
+        Called by one thread at a time. May return early and empty. Lost is the last event of all:
+        when it is returned, every descriptor and thread is gone, and poll is not called again.
+        """
+        ...
+
+    def alarm(self, delay: float) -> None:
+        """Report Expired in `delay` seconds, unless an earlier one is due."""
+        ...
+
+
+class PolledTransport(_Orders, Protocol):
+    """One path to one peer that moves while it is polled."""
+
     def poll(self, timeout: float | None) -> Sequence[Event]:
         """Move bytes; wait up to `timeout` seconds for something to happen (None: no bound).
 
         Called by one thread only. May return early and empty. After `Lost`, not called again.
         """
-        ...
-
-    def wake(self) -> None:
-        """Make a waiting poll return."""
-        ...
-
-    def close(self) -> None:
-        """Ask for the end: the next poll returns `Lost` (GEN0611) and has released everything."""
         ...

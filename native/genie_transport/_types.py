@@ -19,6 +19,7 @@ __all__ = [
     "Connected",
     "Counters",
     "Event",
+    "Expired",
     "Failed",
     "Limits",
     "Lost",
@@ -129,25 +130,37 @@ class Stats:
     arrivals: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Region:
-    """Registered memory: `view` (flat bytes) stays valid as long as `owner` is referenced."""
+    """Registered memory: `view` (flat bytes) stays valid as long as `owner` is referenced.
+
+    `address` is where the bytes stand; native transports fill it in.
+    """
 
     handle: DMAHandle
     view: memoryview
     writable: bool
     owner: object
+    address: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Transfer:
-    """One post on its way to a transport. `source` is flat bytes of dst.length; `owner` pins it."""
+    """One post on its way to a transport: dst.length bytes from `start` in `region`. Not changed.
+
+    Not a frozen dataclass: those take a microsecond to make, and one is made for every post.
+    """
 
     op_id: int
-    source: memoryview
+    region: Region
+    start: int
     dst: DMAHandle
     priority: Priority
-    owner: object
+
+    @property
+    def source(self) -> memoryview:
+        """The bytes to move, as flat memory."""
+        return self.region.view[self.start : self.start + self.dst.length]
 
 
 @dataclass(frozen=True)
@@ -181,9 +194,15 @@ class Failed:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A transfer that covers the whole region of `key` was received and verified."""
+    """Transfers that cover the whole region of `key` were received and verified."""
 
     key: bytes
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Expired:
+    """The alarm has rung."""
 
 
 @dataclass(frozen=True)
@@ -195,4 +214,4 @@ class Lost:
     context: dict[str, Any]
 
 
-Event = Connected | Progressed | Completed | Failed | Arrived | Lost
+Event = Connected | Progressed | Completed | Failed | Arrived | Expired | Lost

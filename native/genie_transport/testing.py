@@ -13,36 +13,44 @@ import secrets
 import tempfile
 
 from genie_transport._dial import connect
-from genie_transport._endpoint import PATHS, unknown_path
+from genie_transport._endpoint import unknown_path
 from genie_transport._listener import Listener
 from genie_transport._loopback import LoopbackTransport
 from genie_transport._manager import TransferManager
 from genie_transport._types import Limits
+from genie_transport._wires import native_paths
 
 __all__ = ["PATHS", "pair"]
 
+PATHS = ("loopback", "unix", *native_paths())
 
-def pair(path: str, *, limits: Limits | None = None) -> tuple[TransferManager, TransferManager]:
-    """Two managers connected over `path`: "loopback", "unix" or "tcp" (127.0.0.1).
 
-    The caller closes both. Raises GenieError GEN0601 for any other path.
+def pair(
+    path: str, *, limits: Limits | None = None, encrypt: bool = False
+) -> tuple[TransferManager, TransferManager]:
+    """Two managers connected over `path`: "loopback", "unix", "shm" or "tcp" (127.0.0.1).
+
+    `encrypt` has tcp frames sealed with AES-128-GCM. The caller closes both. Raises GenieError
+    GEN0601 for any other path, GEN0609 for a native one where the native part is not built.
     """
     limits = limits or Limits()
     if path == "loopback":
         left, right = LoopbackTransport.pair(limits)
         return TransferManager(left, limits), TransferManager(right, limits)
-    if path == "unix":
+    if path in ("unix", "shm"):
         with tempfile.TemporaryDirectory(prefix="genie-") as folder:
-            return _dialled(f"unix://{folder}/pair.sock", limits)
+            return _dialled(f"unix://{folder}/pair.sock", path, limits, encrypt)
     if path == "tcp":
-        return _dialled("tcp://127.0.0.1:0", limits)
+        return _dialled("tcp://127.0.0.1:0", path, limits, encrypt)
     raise unknown_path(path)
 
 
-def _dialled(endpoint: str, limits: Limits) -> tuple[TransferManager, TransferManager]:
+def _dialled(
+    endpoint: str, path: str, limits: Limits, encrypt: bool
+) -> tuple[TransferManager, TransferManager]:
     key = secrets.token_bytes(32)
     with Listener.open(endpoint) as listener:
-        accepted = listener.expect("pair", key, limits=limits)
-        dialled = connect(listener.endpoint, "pair", key, limits=limits)
+        accepted = listener.expect("pair", key, path=path, encrypt=encrypt, limits=limits)
+        dialled = connect(listener.endpoint, "pair", key, path=path, encrypt=encrypt, limits=limits)
         accepted.wait_connected(10)
     return dialled, accepted

@@ -17,6 +17,7 @@ from genie_transport import Limits, Listener, TransferFuture, TransferManager, c
 
 WAIT = 20.0  # seconds; a bound on what must happen, never a measure of it
 KEY = bytes(range(32))
+LOOPBACK = "tcp://127.0.0.1:0"
 SMALL = Limits(chunk_bytes=4096, window_bytes=32768)
 
 
@@ -41,21 +42,13 @@ def record(log: list[Any], item: object, _: TransferFuture) -> None:
 
 @contextlib.contextmanager
 def held(manager: TransferManager) -> Iterator[None]:
-    """Hold the manager's own thread, so that what is posted meanwhile is queued together."""
-    inside, gate = threading.Event(), threading.Event()
-
-    def hold(_: TransferFuture) -> None:
-        inside.set()
-        assert gate.wait(WAIT)
-
-    # Nobody sends to this buffer: the deadline ends the wait, in the manager's thread.
-    handle = manager.register(bytearray(1))
-    manager.arrival(handle, deadline=0.001).add_done_callback(hold)
-    assert inside.wait(WAIT)
+    """Hold all movement, so that what is posted meanwhile is queued together."""
+    transport: Any = getattr(manager._transport, "chosen", None) or manager._transport
+    transport.hold(True)
     try:
         yield
     finally:
-        gate.set()
+        transport.hold(False)
 
 
 def descriptors() -> set[str]:
@@ -76,20 +69,26 @@ def transfer_threads() -> set[str]:
 def session(
     folder: Path,
     *,
+    path: str = "unix",
+    encrypt: bool = False,
     limits: Limits | None = None,
     through: Callable[[str], str] = lambda endpoint: endpoint,
 ) -> Iterator[tuple[TransferManager, TransferManager]]:
-    """(dialled, accepted) over a Unix socket; `through` may put something in between."""
-    endpoint = f"unix://{folder}/{secrets.token_hex(4)}.sock"
+    """(dialled, accepted) over "unix" or "tcp"; `through` may put something in between."""
+    endpoint = f"unix://{folder}/{secrets.token_hex(4)}.sock" if path == "unix" else LOOPBACK
     with Listener.open(endpoint) as listener:
-        accepted = listener.expect("s", KEY, limits=limits)
-        with accepted, connect(through(endpoint), "s", KEY, limits=limits) as dialled:
+        accepted = listener.expect("s", KEY, path=path, encrypt=encrypt, limits=limits)
+        where = through(listener.endpoint)
+        with (
+            accepted,
+            connect(where, "s", KEY, path=path, encrypt=encrypt, limits=limits) as dialled,
+        ):
             assert accepted.wait_connected(WAIT)
             yield dialled, accepted
 
 
 class Proxy:
-    """Forwards one Unix connection; `tamper(sent_by_dialler, offset, data)` may change the bytes.
+    """Forwards one connection; `tamper(sent_by_dialler, offset, data)` may change the bytes.
 
     `cut` = (sent_by_dialler, offset) ends the connection, both ways, before that byte.
     """
@@ -103,19 +102,28 @@ class Proxy:
         self._path = str(folder / f"{secrets.token_hex(4)}.proxy")
         self._tamper = tamper
         self._cut = cut
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(self._path)
-        self._listening.listen(1)
+        self._listening: socket.socket | None = None
         self._stop, self._stopped = socket.socketpair()
         self.counts = {True: 0, False: 0}
         self._thread: threading.Thread | None = None
 
     def __call__(self, endpoint: str) -> str:
         """Stand in front of `endpoint`."""
-        target = endpoint.removeprefix("unix://")
-        self._thread = threading.Thread(target=self._run, args=(target,), name="proxy")
+        kind, _, target = endpoint.partition("://")
+        far: Any = target
+        near = f"unix://{self._path}"
+        if kind == "unix":
+            self._listening = socket.socket(socket.AF_UNIX)
+            self._listening.bind(self._path)
+            self._listening.listen(1)
+        else:
+            far = ("127.0.0.1", int(target.rpartition(":")[2]))
+            self._listening = socket.create_server(("127.0.0.1", 0))
+            near = f"tcp://127.0.0.1:{self._listening.getsockname()[1]}"
+        arguments = (self._listening, far)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="proxy")
         self._thread.start()
-        return f"unix://{self._path}"
+        return near
 
     def __enter__(self) -> Proxy:
         return self
@@ -126,14 +134,15 @@ class Proxy:
             self._thread.join(WAIT)
             assert not self._thread.is_alive()
         self._stopped.close()
-        self._listening.close()
+        if self._listening is not None:
+            self._listening.close()
 
-    def _run(self, target: str) -> None:
-        ready, _, _ = select.select([self._listening, self._stopped], [], [], WAIT)
-        if self._listening not in ready:
+    def _run(self, listening: socket.socket, target: Any) -> None:
+        ready, _, _ = select.select([listening, self._stopped], [], [], WAIT)
+        if listening not in ready:
             return
-        near, _ = self._listening.accept()
-        far = socket.socket(socket.AF_UNIX)
+        near, _ = listening.accept()
+        far = socket.socket(listening.family)
         with near, far:
             far.connect(target)
             while True:

@@ -30,11 +30,27 @@ from genie_transport._types import (
     Region,
     Transfer,
 )
-from genie_transport.testing import pair
+from genie_transport.testing import PATHS, pair
 from tests.transport import peer
-from tests.transport.support import KEY, SMALL, WAIT, Proxy, code_of, eventually, held, session
+from tests.transport.support import (
+    KEY,
+    LOOPBACK,
+    SMALL,
+    WAIT,
+    Proxy,
+    code_of,
+    eventually,
+    held,
+    session,
+)
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=[path for path in PATHS if path != "loopback"])
+def remote(request: pytest.FixtureRequest) -> str:
+    """A path that joins two processes."""
+    return str(request.param)
 
 
 class Child:
@@ -56,9 +72,10 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(folder: Path, mode: str, limits: Limits = peer.LIMITS) -> Iterator[Child]:
-    with Listener.open(f"unix://{folder}/{mode}.sock") as listener:
-        manager = listener.expect("s", KEY, limits=limits)
+def child(folder: Path, path: str, mode: str, limits: Limits = peer.LIMITS) -> Iterator[Child]:
+    where = LOOPBACK if path == "tcp" else f"unix://{folder}/{mode}.sock"
+    with Listener.open(where) as listener:
+        manager = listener.expect("s", KEY, path=path, limits=limits)
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.transport.peer", listener.endpoint, mode],
             cwd=ROOT,
@@ -78,11 +95,12 @@ def child(folder: Path, mode: str, limits: Limits = peer.LIMITS) -> Iterator[Chi
 # -- processes ---------------------------------------------------------------------------------
 
 
-def test_receiver_killed_in_the_middle(tmp_path: Path) -> None:
+def test_receiver_killed_in_the_middle(tmp_path: Path, remote: str) -> None:
     size = 256 << 20
-    with child(tmp_path, "sink") as other:
+    with child(tmp_path, remote, "sink") as other:
         src = other.manager.register(bytearray(size))
-        futures = [other.manager.post(src, other.sink(size)) for _ in range(3)]
+        sinks = [other.sink(size) for _ in range(4)]
+        futures = [other.manager.post(src, sink) for sink in sinks]
         eventually(lambda: futures[0].progress() > 0, "it has begun")
         other.process.send_signal(signal.SIGKILL)
         for future in futures:
@@ -91,8 +109,8 @@ def test_receiver_killed_in_the_middle(tmp_path: Path) -> None:
         assert code_of(other.manager.post(src, src)) == "GEN0610"
 
 
-def test_sender_killed_in_the_middle(tmp_path: Path) -> None:
-    with child(tmp_path, "source") as other:
+def test_sender_killed_in_the_middle(tmp_path: Path, remote: str) -> None:
+    with child(tmp_path, remote, "source") as other:
         dst = other.manager.register(bytearray(512 << 20))
         arrival = other.manager.arrival(dst)
         other.ask(json.dumps(dst.to_json()))
@@ -102,9 +120,9 @@ def test_sender_killed_in_the_middle(tmp_path: Path) -> None:
         assert other.manager.stats().arrivals == 0
 
 
-def test_stopped_receiver_bounds_memory_and_stalls_nobody(tmp_path: Path) -> None:
+def test_stopped_receiver_bounds_memory_and_stalls_nobody(tmp_path: Path, remote: str) -> None:
     size = 64 << 20
-    with child(tmp_path, "sink") as other:
+    with child(tmp_path, remote, "sink") as other:
         stuck = other.manager
         src = stuck.register(bytes(size))
         dst = other.sink(size)
@@ -113,7 +131,7 @@ def test_stopped_receiver_bounds_memory_and_stalls_nobody(tmp_path: Path) -> Non
         before = me.memory_info().rss
         future = stuck.post(src, dst)
         eventually(lambda: stuck.stats().in_flight > 0, "it has begun")
-        a, b = pair("unix")
+        a, b = pair(remote)
         with a, b:  # others go on
             data = bytes(1 << 20)
             into = b.register(bytearray(1 << 20))
@@ -127,9 +145,9 @@ def test_stopped_receiver_bounds_memory_and_stalls_nobody(tmp_path: Path) -> Non
         assert future.result(WAIT) == size
 
 
-def test_stopped_peer_is_noticed(tmp_path: Path) -> None:
+def test_stopped_peer_is_noticed(tmp_path: Path, remote: str) -> None:
     limits = Limits(stall_timeout=2.0)
-    with child(tmp_path, "sink", limits) as other:
+    with child(tmp_path, remote, "sink", limits) as other:
         waiting = other.manager.arrival(other.manager.register(bytearray(1)))
         # Keepalives keep a quiet connection: each side says how often it wants to hear.
         received = other.manager.stats().bytes_received
@@ -183,7 +201,7 @@ def measure(folder: Path) -> tuple[int, int]:
         return begin, 64 + 48 + 16 + 64 + 64 + 16  # OPEN and DATA with header, payload, tags
 
 
-ANSWERS = 7 + 52 + 7 + 32  # behind the listener's challenge and welcome
+ANSWERS = 7 + 52 + 7 + 33  # behind the listener's challenge and welcome
 
 
 def test_cut_at_every_byte(tmp_path: Path) -> None:
@@ -267,7 +285,7 @@ def test_injected_frames_are_refused(tmp_path: Path, kind: str) -> None:
 # -- the source --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["unix", "tcp"])
+@pytest.mark.parametrize("path", [path for path in PATHS if path not in ("loopback", "shm")])
 def test_source_changed_while_it_is_sent(path: str) -> None:
     """A careless caller harms its own transfer, not the connection."""
     a, b = pair(path, limits=SMALL)

@@ -41,7 +41,9 @@ class End:
 
     def post(self, data: bytes, dst: DMAHandle, priority: Priority = Priority.PREFILL) -> int:
         self.posted += 1
-        self.link.post(Transfer(self.posted, memoryview(data), dst, priority, data))
+        self.link.post(
+            Transfer(self.posted, Region(dst, memoryview(data), False, data), 0, dst, priority)
+        )
         return self.posted
 
     def send(self, budget: int = 1 << 16) -> bool:

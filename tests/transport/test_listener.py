@@ -23,6 +23,7 @@ from syrupy.assertion import SnapshotAssertion
 from genie_schemas.errors import CODES, GenieError
 from genie_transport import Limits, Listener, TransferManager, connect
 from genie_transport._handshake import DialHandshake, HandshakeRefused, ListenHandshake
+from genie_transport._wires import Wire
 from genie_transport.testing import pair
 from tests.transport.support import KEY, WAIT, code_of, eventually
 
@@ -247,7 +248,7 @@ def test_terms_are_checked_even_of_a_peer_with_the_key() -> None:
     class Boundless:
         window_bytes, chunk_bytes, stall_timeout = 1 << 40, 1 << 30, 30.0
 
-    listening = ListenHandshake(lambda _: (KEY, cast("Limits", Boundless())))
+    listening = ListenHandshake(lambda _: (KEY, cast("Limits", Boundless()), Wire.STREAM))
     dialling = DialHandshake("s", KEY, Limits())
     challenge = deliver(listening, dialling.start())
     assert deliver(listening, deliver(dialling, challenge)) == b""
@@ -278,7 +279,7 @@ def test_any_change_to_the_handshake_is_noticed(flip: int) -> None:
         return message[:at] + bytes([message[at] ^ 1]) + message[at + 1 :]
 
     for _ in range(50):
-        listening = ListenHandshake(lambda _: (KEY, Limits()))
+        listening = ListenHandshake(lambda _: (KEY, Limits(), Wire.STREAM))
         dialling = DialHandshake("s", KEY, Limits())
         with pytest.raises((GenieError, HandshakeRefused)):
             challenge = deliver(listening, changed(dialling.start(), 0))

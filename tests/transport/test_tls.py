@@ -239,7 +239,7 @@ def test_cut_in_the_middle_of_tls(server_tls: ssl.SSLContext, client_tls: ssl.SS
         arrival = daemon.arrival(daemon.register(bytearray(1)))
         client = connect(listener.endpoint, "s", KEY, tls=client_tls)
         assert daemon.wait_connected(WAIT)
-        stream = client._transport._stream  # type: ignore[attr-defined]
+        stream = client._transport._polled._stream  # type: ignore[attr-defined]
         with socket.socket(fileno=os.dup(stream.fileno())) as raw:
             raw.shutdown(socket.SHUT_RDWR)
         assert code_of(arrival) == "GEN0610"

@@ -13,6 +13,7 @@ from tests.transport.support import SMALL, WAIT, code_of, eventually, held, reco
 
 Pair = tuple[TransferManager, TransferManager]
 CHUNK = SMALL.chunk_bytes
+VERIFICATION = {"loopback": "memory", "unix": "blake3", "shm": "sequence", "tcp": "crc32c"}
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -183,7 +184,7 @@ def test_capabilities(make_pair: Callable[..., Pair], path: str) -> None:
     found = a.capabilities()
     assert (found.path, found.devices, found.chunk_bytes) == (path, ("cpu",), CHUNK)
     assert found.remote == (path == "tcp")
-    assert found.verification == ("memory" if path == "loopback" else "blake3")
+    assert found.verification == VERIFICATION[path]
     assert not found.encrypted
     assert a.wait_connected(WAIT)
     assert a.failure is None

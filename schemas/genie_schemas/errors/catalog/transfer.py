@@ -69,6 +69,14 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """A session has one data connection. This one is connected, or expected, already. Close
         the first manager before you expect or dial the same session again.""",
     ),
+    "GEN0609": (
+        "The path is not there",
+        ExitCode.UNREACHABLE,
+        """A transport path was named that this build or the peer cannot take: its native part is
+        not built, or the peer named another path. A named path is never silently replaced. Build
+        the native part on both sides (a C++20 compiler, CMake and OpenSSL's headers, then
+        `pip install -e . --no-build-isolation`), or name no path and let the peers choose.""",
+    ),
     "GEN0610": (
         "The connection to the peer was lost",
         ExitCode.UNREACHABLE,

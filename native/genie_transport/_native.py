@@ -1,0 +1,216 @@
+"""The native transports behind the seam: a `_core.Port` for each connection."""
+
+from __future__ import annotations
+
+import atexit
+import socket
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from genie_transport._errors import refused, setup_error
+from genie_transport._handle import DMAHandle
+from genie_transport._handshake import TrafficKeys
+from genie_transport._link import PeerTerms
+from genie_transport._types import (
+    Arrived,
+    Capabilities,
+    Completed,
+    Connected,
+    Counters,
+    Event,
+    Expired,
+    Failed,
+    Limits,
+    Lost,
+    Progressed,
+    Region,
+    Transfer,
+)
+from genie_transport._wires import Wire, core
+
+__all__ = ["NativeTransport"]
+
+_RING = 2 << 20  # bytes of a shared-memory ring: both sides' copies stay in the caches
+_SHM_CHUNK = 256 << 10
+_TCP_CHUNK = 256 << 10
+_FOREVER = -1
+_NS = 1_000_000_000
+
+_VERIFICATION = {Wire.SHM: "sequence", Wire.TCP: "crc32c", Wire.TCP_AEAD: "aes-128-gcm"}
+
+_open: weakref.WeakSet[NativeTransport] = weakref.WeakSet()
+
+
+class NativeTransport:
+    """Implements Transport. A thread of the native core moves the bytes, never holding the GIL."""
+
+    def __init__(self, wire: Wire, limits: Limits) -> None:
+        """Raises GenieError GEN0605 when the system has no resources left."""
+        module, why = core()
+        if module is None:
+            raise setup_error("GEN0609", "the native transports are not built", cause=why)
+        self._wire = wire
+        self._limits = limits
+        self._chunk = min(limits.chunk_bytes, _SHM_CHUNK if wire is Wire.SHM else _TCP_CHUNK)
+        self._stall_ns = int(limits.stall_timeout * _NS)
+        try:
+            self._port: Any = module.Port(limits.window_bytes, limits.chunk_bytes, self._stall_ns)
+        except RuntimeError as error:
+            raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
+        self._address_of = module.address_of
+        _open.add(self)
+
+    # -- the connection ----------------------------------------------------------------------
+
+    def attach(
+        self,
+        sock: socket.socket,
+        keys: TrafficKeys,
+        peer: PeerTerms,
+        *,
+        greeting: bytes = b"",
+    ) -> bool:
+        """Go on over `sock`, which then belongs to the transport; `greeting` goes out first.
+
+        False when there is a peer already or none is wanted. Raises GenieError GEN0605.
+        """
+        chunk = min(self._chunk, peer.chunk_bytes)
+        terms = (peer.window_bytes, chunk, int(peer.stall_timeout * _NS))
+        sock.setblocking(False)
+        fd = sock.detach()
+        try:
+            if self._wire is Wire.SHM:
+                return bool(self._port.attach_shm(fd, greeting, *terms, _RING))
+            sealed = self._wire is Wire.TCP_AEAD
+            return bool(
+                self._port.attach_tcp(fd, greeting, *terms, sealed, keys.send, keys.receive)
+            )
+        except RuntimeError as error:
+            raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
+
+    # -- Transport ---------------------------------------------------------------------------
+
+    def capabilities(self) -> Capabilities:
+        shm = self._wire is Wire.SHM
+        return Capabilities(
+            path="shm" if shm else "tcp",
+            remote=not shm,
+            devices=("cpu",),
+            max_transfer=(1 << 63) - 1,
+            chunk_bytes=self._chunk,
+            window_bytes=self._limits.window_bytes,
+            verification=_VERIFICATION[self._wire],
+            encrypted=self._wire is Wire.TCP_AEAD,
+        )
+
+    def counters(self) -> Counters:
+        sent, received, in_flight, peak, sends = self._port.counters()
+        return Counters(sent, received, in_flight, peak, sends)
+
+    def register(self, region: Region) -> None:
+        handle = region.handle
+        region.address = self._address_of(region.view)
+        self._port.add(
+            region.address,
+            handle.length,
+            region.writable,
+            handle.arena,
+            handle.offset,
+            handle.epoch,
+            handle.key,
+        )
+
+    def deregister(self, region: Region) -> None:
+        self._port.withdraw(region.handle.key)
+
+    def share(self, arena: Any) -> bool:
+        """Let the peer read `arena` (a _core.Arena) in place. False: not on this path."""
+        return bool(self._port.share(arena))
+
+    def fence(self, epoch: int) -> None:
+        self._port.fence(epoch)
+
+    def post(self, transfer: Transfer) -> None:
+        dst = transfer.dst
+        self._port.post(
+            transfer.op_id,
+            transfer.region.address + transfer.start,
+            dst.arena,
+            dst.offset,
+            dst.length,
+            dst.epoch,
+            dst.key,
+            int(transfer.priority),
+        )
+
+    def cancel(self, op_id: int) -> None:
+        self._port.cancel(op_id)
+
+    def poll(self, timeout: float | None) -> Sequence[Event]:
+        wait = _FOREVER if timeout is None else int(timeout * _NS)
+        return [self._event(*found) for found in self._port.poll(wait)]
+
+    def wake(self) -> None:
+        self._port.wake()
+
+    def fileno(self) -> int:
+        return int(self._port.fileno())
+
+    def pending(self) -> bool:
+        return bool(self._port.pending())
+
+    def alarm(self, delay: float) -> None:
+        self._port.alarm(int(min(delay, 3600.0) * _NS))
+
+    def close(self) -> None:
+        self._port.close()
+
+    def ping(
+        self, source: Region, there: DMAHandle, here: DMAHandle, count: int, *, first: bool
+    ) -> list[int]:
+        """Round trips in native code, for measurements: nanoseconds of each. See Port.ping."""
+        trips: list[int] = self._port.ping(
+            source.address,
+            there.arena,
+            there.offset,
+            there.length,
+            there.epoch,
+            there.key,
+            here.key,
+            count,
+            first,
+        )
+        return trips
+
+    # -- for tests ---------------------------------------------------------------------------
+
+    def hold(self, yes: bool) -> None:
+        """Stop (True) and restart all movement."""
+        self._port.hold(yes)
+
+    def _event(self, kind: int, code: int, a: int, b: int, extra: Any) -> Event:
+        """One tuple of Port.poll; the numbers are those of EventType in events.h."""
+        match kind:
+            case 2:  # the most frequent one
+                return Completed(a)
+            case 1:
+                return Progressed(a, b)
+            case 3:
+                return Failed(a, *refused(f"GEN{code:04d}", b))
+            case 4:
+                return Arrived(extra, b)
+            case 5:
+                return Expired()
+            case 6:
+                self._port.join()
+                return Lost(f"GEN{code:04d}", extra, {})
+        return Connected()
+
+
+@atexit.register
+def _end() -> None:
+    """Stop every thread that still writes to Python's memory before the interpreter goes."""
+    for transport in list(_open):
+        transport.close()
+        transport._port.join()

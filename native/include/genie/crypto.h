@@ -1,0 +1,56 @@
+// Integrity of datagrams: AES-128-GCM through OpenSSL, or CRC32C alone in a trusted fabric.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace genie::datagram {
+
+enum class Protection : std::uint8_t {
+  Crc32c,     // finds damage, not malice: only for a fabric that is declared trusted
+  Aes128Gcm,
+};
+
+using AesKey = std::array<std::byte, 16>;
+
+// CRC32C (Castagnoli) of `bytes` behind those that gave `crc`; 0 to begin.
+std::uint32_t crc32c(std::uint32_t crc, const std::byte* bytes, std::size_t size);
+// The same without SSE4.2; for machines that lack it, and for the tests.
+std::uint32_t crc32c_portable(std::uint32_t crc, const std::byte* bytes, std::size_t size);
+// Copies and sums in one pass through the cache.
+std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* out, const std::byte* in, std::size_t size);
+
+// Two different keys of one session, made from its secret and a label for the direction.
+bool derive_key(std::span<const std::byte> secret, std::span<const std::byte> context,
+                AesKey& out);
+
+// AES-128-GCM under one key, in pieces, so that it reads the source and writes the frame (or
+// reads the frame and writes the destination) without a copy between. For one thread.
+//
+// A nonce is the session's epoch (4 bytes) and the packet number (8): the caller must not use one
+// twice with one key. Each direction has a key of its own.
+class Gcm {
+ public:
+  // Null when the library refuses.
+  static std::unique_ptr<Gcm> create(const AesKey& key, bool encrypts);
+  ~Gcm();
+  Gcm(const Gcm&) = delete;
+  Gcm& operator=(const Gcm&) = delete;
+
+  bool begin(std::uint32_t epoch, std::uint64_t number, const std::byte* header,
+             std::size_t header_bytes);
+  // `out` and `in` may be equal; otherwise they must not overlap.
+  bool add(std::byte* out, const std::byte* in, std::size_t size);
+  bool seal(std::byte* tag);
+  // True when the tag fits; in constant time. Nothing that add() wrote may be believed before.
+  bool verify(const std::byte* tag);
+
+ private:
+  explicit Gcm(void* context) : context_(context) {}
+  void* context_;
+};
+
+}  // namespace genie::datagram

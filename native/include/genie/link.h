@@ -1,0 +1,129 @@
+// The protocol of one connection: a state machine without I/O, clock or threads.
+//
+// A wire asks `next` what to send, and gives what it receives to `accept` and `landed`. What
+// happened goes to the event queue. The caller serialises all calls.
+//
+// Transfers are sent without waiting to be admitted: a peer that refuses one drops its data.
+// Bulk classes leave a quarter of the window free, so that a decode transfer never waits for
+// credit that weights have used up.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+
+#include "genie/events.h"
+#include "genie/flat_map.h"
+#include "genie/inbound.h"
+#include "genie/link_types.h"
+#include "genie/send_queue.h"
+
+namespace genie {
+
+// What to send next. `data` points into the source of operation `op`.
+struct Frame {
+  Header header{};
+  Destination dst{};
+  const std::byte* data = nullptr;
+  std::uint64_t op = 0;
+};
+
+enum class Wanted {
+  All,
+  Control,  // nothing of a transfer: the end is near
+  Chunks,   // only data of transfers that are open: for the streams beside the first
+};
+
+class Link {
+ public:
+  Link(EventQueue& events, Counters& counters, const Terms& own);
+
+  // The peer is there, with these bounds (checked by the caller). Posts may come before.
+  void connect(const Terms& peer);
+  bool connected() const { return connected_; }
+  const Terms& peer() const { return peer_; }
+  const Terms& own() const { return own_; }
+  bool peer_closed() const { return peer_closed_; }
+  Counters& counters() { return counters_; }
+
+  // -- orders from this side ----------------------------------------------------------------
+  void post(const Order& order);
+  // Sends no more of it; false when it is not known (any more).
+  bool cancel(std::uint64_t op);
+  void add(const Region& region) { inbound_.add(region); }
+  // When it returns no further byte of the region will be placed. False: it is not known.
+  bool withdraw(const Key& key);
+  void fence(std::uint64_t epoch);
+  void keepalive();
+  void bye();
+  // Forgets all regions and transfers.
+  void clear();
+
+  // -- sending ------------------------------------------------------------------------------
+  // The next frame, of at most `room` bytes of payload; false when there is none now.
+  bool next(Frame& frame, std::uint64_t room, Wanted wanted = Wanted::All);
+  bool has_outgoing() { return queue_.head() != nullptr; }
+
+  // -- receiving ----------------------------------------------------------------------------
+  // Acts on a header. For Data and Put, `place` is where the payload goes (null: nowhere), valid
+  // as long as generation() is unchanged; landed() must follow when it is there.
+  Verdict accept(const Header& header, const Destination& dst, std::byte*& place);
+  Verdict landed(const Header& header, bool intact);
+  // Where the rest of a payload goes after generation() has changed.
+  std::byte* place(const Header& header);
+  std::uint64_t generation() const { return inbound_.generation(); }
+  // True for data of a transfer whose Open is still on its way, on another stream.
+  bool early(const Header& header) const {
+    return header.kind == Kind::Data && header.message >= next_incoming_;
+  }
+
+ private:
+  struct Ack {
+    std::uint64_t message;
+    std::uint64_t verified;
+  };
+  struct Control {
+    Kind kind;
+    std::uint64_t message;
+    std::uint64_t offset;
+    std::uint64_t length;
+  };
+
+  bool next_data(Frame& frame, std::uint64_t room, Wanted wanted);
+  Verdict credit(const Header& header);
+  Verdict opened(const Header& header, const Destination& dst, std::byte*& place);
+  Verdict data(const Header& header, std::byte*& place);
+  Verdict acked(const Header& header);
+  Verdict refused(const Header& header);
+  void turn_away(std::uint64_t message, Refusal refusal);
+  void finish(Outgoing* outgoing);
+  void note_in_flight();
+  std::uint64_t length_of(const Outgoing* outgoing) const { return outgoing->order.dst.length; }
+
+  EventQueue& events_;
+  Counters& counters_;
+  Terms own_;
+  Terms peer_{};
+  bool connected_ = false;
+  bool peer_closed_ = false;
+  std::uint32_t chunk_;
+
+  // sending
+  SendQueue queue_;
+  FlatMap<Outgoing*> known_;   // by operation: queued or not yet acknowledged
+  FlatMap<Outgoing*> opened_;  // by message
+  std::deque<Control> control_;
+  std::uint64_t next_message_ = 0;
+  std::uint64_t sent_ = 0;
+  std::uint64_t allowed_ = 0;
+
+  // receiving
+  Inbound inbound_;
+  std::deque<Ack> acks_;
+  std::uint64_t acks_sent_ = 0;
+  std::uint64_t next_incoming_ = 0;
+  std::uint64_t taken_ = 0;    // payload that is dealt with
+  std::uint64_t arriving_ = 0;  // payload of accepted frames that is not there yet
+  std::uint64_t granted_;
+};
+
+}  // namespace genie

@@ -1,0 +1,418 @@
+#include "genie/endpoint.h"
+
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+namespace genie {
+namespace {
+
+constexpr std::int64_t kSpin = 50'000;           // how long to look before sleeping
+constexpr std::int64_t kLease = 100'000;         // how long a driver may be away
+constexpr std::int64_t kPauses = 1'500;          // of these, how long without giving up the core
+constexpr std::int64_t kFarewell = 250'000'000;  // what close() gives the last acknowledgements
+constexpr std::int64_t kLongest = 3600'000'000'000;
+constexpr std::uint64_t kInline = 16u << 10;     // posts up to this size go in the caller's thread
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+std::int64_t now_ns() {
+  using namespace std::chrono;
+  return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+Endpoint::Endpoint(const Terms& own)
+    : link_(events_, counters_, own),
+      wake_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      owner_pid_(::getpid()) {}
+
+Endpoint::~Endpoint() {
+  if (::getpid() != owner_pid_) {
+    // After fork() the thread exists in the parent only, and so do its duties.
+    if (thread_.joinable()) thread_.detach();
+    (void)wire_.release();
+    return;
+  }
+  close();
+  join();
+}
+
+bool Endpoint::start(std::string& error) {
+  if (wake_fd_ < 0 || !events_.ok()) {
+    error = "no descriptors are left";
+    return false;
+  }
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& failure) {
+    error = failure.what();
+    return false;
+  }
+  return true;
+}
+
+bool Endpoint::attach(std::unique_ptr<Wire> wire, const Terms& peer) {
+  const Entry entry(*this);
+  if (wire_ != nullptr || closing_ || ended_) return false;
+  wire_ = std::move(wire);
+  spins_ = wire_->spins();
+  heard_ = spoke_ = now_ns();
+  link_.connect(peer);
+  kick();
+  return true;
+}
+
+void Endpoint::add(const Region& region) {
+  const Entry entry(*this);
+  if (!ended_) link_.add(region);
+}
+
+bool Endpoint::withdraw(const Key& key) {
+  const Entry entry(*this);
+  const bool known = link_.withdraw(key);
+  kick();
+  return known;
+}
+
+void Endpoint::fence(std::uint64_t epoch) {
+  const Entry entry(*this);
+  link_.fence(epoch);
+  kick();
+}
+
+void Endpoint::post(const Order& order) {
+  {
+    const std::lock_guard hold(inbox_lock_);
+    inbox_.push_back(order);
+  }
+  posted_.store(true);  // before asleep_ is read: one side sees the other
+  if (order.dst.length <= kInline && !held_ && lock_.try_lock()) {
+    if (!ended_ && !closing_ && !held_ && wire_ != nullptr) {
+      take_orders();
+      Turn turn;
+      wire_->send(link_, turn, Wanted::All);
+      if (turn.sent) spoke_ = now_ns();
+      // What is left, and how a failure ends, is the driver's part.
+      const bool rest = turn.more || turn.ended() || !wire_->flushed() || link_.has_outgoing();
+      lock_.unlock();
+      if (rest) kick();
+      return;
+    }
+    lock_.unlock();
+  }
+  kick();
+}
+
+bool Endpoint::cancel(std::uint64_t op) {
+  const Entry entry(*this);
+  take_orders();
+  if (!link_.cancel(op)) return false;
+  if (wire_ != nullptr) wire_->forget(op);
+  kick();
+  return true;
+}
+
+void Endpoint::alarm(std::int64_t delay_ns) {
+  const std::int64_t at = now_ns() + std::clamp<std::int64_t>(delay_ns, 0, kLongest);
+  const Entry entry(*this);
+  if (alarm_ != 0 && alarm_ <= at) return;
+  alarm_ = at;
+  kick();
+}
+
+void Endpoint::close() {
+  closing_ = true;
+  nudge();
+}
+
+void Endpoint::join() {
+  const std::lock_guard hold(join_lock_);
+  if (thread_.joinable()) thread_.join();
+  const Entry entry(*this);
+  wire_.reset();
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+  wake_fd_ = -1;
+  events_.close();
+}
+
+void Endpoint::hold(bool yes) {
+  {
+    const Entry entry(*this);  // nobody is in the middle of a turn when this returns
+    held_ = yes;
+  }
+  if (!yes) nudge();
+}
+
+Counters Endpoint::counters() {
+  const Entry entry(*this);
+  return counters_;
+}
+
+void Endpoint::kick() {
+  if (asleep_.load()) nudge();
+}
+
+void Endpoint::nudge() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
+}
+
+// -- waiting for events -----------------------------------------------------------------------
+
+bool Endpoint::poll(std::vector<Event>& out, std::int64_t timeout_ns) {
+  if (events_.take(out)) return true;
+  if (timeout_ns == 0) return false;
+  // After take(), which forgets the signal: an interruption in between is seen here, and one that
+  // comes later signals again.
+  if (interrupted()) return false;
+  const std::int64_t begin = now_ns();
+  const std::int64_t deadline =
+      timeout_ns < 0 || timeout_ns > kLongest ? begin + kLongest : begin + timeout_ns;
+  if (spins_ && spin(out, deadline)) return true;
+  const std::int64_t left = deadline - now_ns();
+  if (left > 0 && events_.interrupts() == interrupts_seen_) events_.wait(left);
+  (void)interrupted();
+  return events_.take(out);
+}
+
+bool Endpoint::interrupted() {
+  const std::uint64_t now = events_.interrupts();
+  return std::exchange(interrupts_seen_, now) != now;
+}
+
+bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
+  {
+    const Entry entry(*this);
+    if (ended_ || wire_ == nullptr) return events_.take(out);
+    drivers_.fetch_add(1);
+    if (!leased_) {
+      // From here on the thread looks now and then whether the drivers are still at it, instead
+      // of sleeping until the peer rings: entering and leaving is then free of system calls.
+      leased_ = true;
+      wire_->disarm();
+      nudge();
+    }
+  }
+  events_.watched(true);
+  std::int64_t worked = now_ns();
+  std::int64_t now = worked;
+  while (!events_.pending() && events_.interrupts() == interrupts_seen_) {
+    bool progress = false;
+    if (waiting_.load(std::memory_order_relaxed) == 0 && lock_.try_lock()) {
+      progress = turn();
+      lock_.unlock();
+    }
+    now = now_ns();
+    if (progress) {
+      worked = now;
+      continue;
+    }
+    if (now >= deadline || now - worked > kSpin) break;
+    if (now - worked < kPauses) {
+      pause_cpu();
+    } else {
+      ::sched_yield();
+    }
+  }
+  const bool taken = events_.take(out);
+  events_.watched(false);
+  lease_until_.store(now + kLease);
+  drivers_.fetch_sub(1);
+  return taken;
+}
+
+// -- the endpoint's thread --------------------------------------------------------------------
+
+void Endpoint::run() {
+  std::unique_lock hold(lock_);
+  std::int64_t worked = now_ns();
+  while (!ended_) {
+    const bool progress = turn();
+    if (ended_) break;
+    const std::int64_t now = now_ns();
+    if (leased_ && drivers_.load() == 0 && now >= lease_until_.load()) leased_ = false;
+    const bool alone = !leased_;
+    if (progress) worked = now;
+    const bool look = progress || (spins_ && now - worked < kSpin);
+    if (!held_ && alone && look) {
+      hold.unlock();
+      if (progress) {
+        while (waiting_.load() > 0) ::sched_yield();  // whoever withdraws a region goes first
+      } else if (now - worked < kPauses) {
+        pause_cpu();
+      } else {
+        ::sched_yield();
+      }
+      hold.lock();
+      continue;
+    }
+    sleep(hold);
+  }
+  hold.unlock();
+}
+
+void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
+  std::array<pollfd, Wire::kMaxDescriptors + 1> watched{};
+  watched[0] = {wake_fd_, POLLIN, 0};
+  std::size_t count = 1;
+  asleep_.store(true);
+  const bool halted = held_;
+  bool idle = halted || !posted_.load();
+  if (closing_ && !halted) idle = false;
+  if (wire_ != nullptr && !halted) {
+    if (!leased_) idle = wire_->arm(link_) && idle;
+    count += wire_->watch(&watched[1]);
+  }
+  if (idle) {
+    std::int64_t until = kLongest;
+    const std::int64_t now = now_ns();
+    if (alarm_ != 0) until = std::min(until, alarm_ - now);
+    if (wire_ != nullptr && !halted) until = std::min(until, next_beat() - now);
+    if (leased_) until = std::min(until, kLease);
+    until = std::max<std::int64_t>(until, 0);
+    const timespec limit{static_cast<time_t>(until / 1'000'000'000),
+                         static_cast<long>(until % 1'000'000'000)};
+    hold.unlock();
+    const int found = ::ppoll(watched.data(), count, &limit, nullptr);
+    hold.lock();
+    if (found > 0 && wire_ != nullptr && count > 1) wire_->ready(&watched[1], count - 1);
+  }
+  asleep_.store(false);
+  if (wire_ != nullptr) wire_->disarm();
+  if (watched[0].revents != 0) {
+    std::uint64_t taken = 0;
+    [[maybe_unused]] const auto got = ::read(wake_fd_, &taken, sizeof taken);
+  }
+}
+
+// -- one turn, under the lock -----------------------------------------------------------------
+
+bool Endpoint::turn() {
+  if (ended_) return false;
+  const std::int64_t now = now_ns();
+  if (alarm_ != 0 && now >= alarm_) ring(now);
+  if (held_) return false;
+  take_orders();
+  if (wire_ == nullptr) {
+    if (closing_) end(611, "the manager was closed");
+    return false;
+  }
+  Turn turn;
+  wire_->receive(link_, turn);
+  if (turn.received) heard_ = now;
+  if (!turn.ended() && !link_.peer_closed()) {
+    if (closing_) {
+      farewell();
+      return true;
+    }
+    if (!keep_alive(now)) return true;
+    wire_->send(link_, turn, Wanted::All);
+    if (turn.sent) spoke_ = now;
+    if (turn.ended()) salvage(turn);
+  }
+  if (link_.peer_closed()) {
+    end(610, "the peer closed the connection");
+  } else if (turn.ended()) {
+    end(turn.code, std::move(turn.text));
+  }
+  return turn.received || turn.sent || turn.more;
+}
+
+void Endpoint::take_orders() {
+  if (!posted_.exchange(false)) return;
+  {
+    const std::lock_guard hold(inbox_lock_);
+    orders_.swap(inbox_);
+  }
+  if (!ended_) {
+    for (const Order& order : orders_) link_.post(order);
+  }
+  orders_.clear();
+}
+
+void Endpoint::ring(std::int64_t now) {
+  if (now < alarm_) return;
+  alarm_ = 0;
+  events_.expired(0);
+}
+
+std::int64_t Endpoint::next_beat() const {
+  const std::int64_t patience = std::min(link_.own().stall_ns, link_.peer().stall_ns);
+  return std::min(spoke_ + patience / 4, heard_ + link_.own().stall_ns);
+}
+
+// Has the peer hear of us in time. False when it has been silent for too long.
+bool Endpoint::keep_alive(std::int64_t now) {
+  if (now < next_beat()) return true;
+  if (now - heard_ >= link_.own().stall_ns) {
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "the peer has not sent a byte for %g s",
+                  static_cast<double>(link_.own().stall_ns) / 1e9);
+    end(615, text.data());
+    return false;
+  }
+  spoke_ = now;  // also when the frame must wait: one at a time is enough
+  link_.keepalive();
+  return true;
+}
+
+// -- the end ----------------------------------------------------------------------------------
+
+// Sends the last acknowledgements and Bye, without waiting long for a slow peer.
+void Endpoint::farewell() {
+  link_.bye();
+  const std::int64_t deadline = now_ns() + kFarewell;
+  Turn turn;
+  wire_->send(link_, turn, Wanted::Control);
+  while (!turn.ended() && !wire_->flushed() && now_ns() < deadline) {
+    std::array<pollfd, Wire::kMaxDescriptors> watched{};
+    const std::size_t count = wire_->watch(watched.data());
+    const timespec limit{0, 1'000'000};
+    ::ppoll(watched.data(), count, &limit, nullptr);
+    wire_->send(link_, turn, Wanted::Control);
+  }
+  end(611, "the manager was closed");
+}
+
+// Sending failed: reads what the peer had said before it went, then ends.
+void Endpoint::salvage(Turn& failed) {
+  Turn turn;
+  do {
+    turn = Turn{};
+    wire_->receive(link_, turn);
+  } while (!turn.ended() && !link_.peer_closed() && (turn.received || turn.more));
+  (void)failed;  // the first failure is the one to report
+}
+
+// Releases everything but the descriptors, and says so; once.
+void Endpoint::end(std::uint16_t code, std::string text) {
+  if (ended_) return;
+  ended_ = true;
+  spins_ = false;
+  if (wire_ != nullptr) wire_->shut();
+  link_.clear();
+  {
+    const std::lock_guard hold(inbox_lock_);
+    inbox_.clear();
+  }
+  events_.lost(code, std::move(text));
+  nudge();
+}
+
+}  // namespace genie

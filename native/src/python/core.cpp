@@ -1,0 +1,283 @@
+// _core: the native transports as Python sees them. Hot calls take integers; everything that
+// copies, waits or takes a lock releases the GIL.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "genie/arena.h"
+#include "genie/endpoint.h"
+#include "genie/shm.h"
+#include "genie/tcp.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace genie {
+namespace {
+
+using Free = nb::call_guard<nb::gil_scoped_release>;
+
+Key to_key(const nb::bytes& bytes) {
+  if (bytes.size() != sizeof(Key)) throw std::invalid_argument("a key has 16 bytes");
+  Key key;
+  std::memcpy(&key, bytes.data(), sizeof key);
+  return key;
+}
+
+// Where the bytes of a buffer stand. The caller keeps the buffer alive.
+std::uint64_t address_of(const nb::object& buffer) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(buffer.ptr(), &view, PyBUF_SIMPLE) != 0) throw nb::python_error();
+  const auto address = reinterpret_cast<std::uint64_t>(view.buf);
+  PyBuffer_Release(&view);
+  return address;
+}
+
+std::shared_ptr<Arena> make_arena(std::size_t bytes, bool huge) {
+  std::string error;
+  std::shared_ptr<Arena> arena = Arena::create(bytes, huge, error);
+  if (arena == nullptr) throw std::runtime_error(error);
+  return arena;
+}
+
+// A view of all of the arena, which stays as long as the view.
+nb::object view_of(const nb::object& self) {
+  auto& arena = nb::cast<Arena&>(self);
+  const std::size_t shape[1] = {arena.size()};
+  return nb::cast(nb::ndarray<nb::memview, std::uint8_t, nb::ndim<1>, nb::device::cpu>(
+      arena.data(), 1, shape, self));
+}
+
+std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
+
+// One end of a native connection; see Endpoint. Events come as (type, code, a, b, key or text).
+class Port {
+ public:
+  Port(std::uint64_t window, std::uint32_t chunk, std::int64_t stall_ns) {
+    if (chunk < kMinChunk || chunk > kMaxChunk || window < 2ull * chunk || window > 1ull << 30 ||
+        stall_ns <= 0) {
+      throw std::invalid_argument("limits out of range");
+    }
+    endpoint_ = std::make_unique<Endpoint>(Terms{window, chunk, stall_ns});
+    std::string error;
+    if (!endpoint_->start(error)) throw std::runtime_error(error);
+  }
+  ~Port() {
+    const nb::gil_scoped_release free;
+    endpoint_.reset();
+  }
+  Port(const Port&) = delete;
+  Port& operator=(const Port&) = delete;
+
+  Endpoint& endpoint() { return *endpoint_; }
+
+  int fileno() { return endpoint_->events().fd(); }
+
+  void add(std::uint64_t address, std::uint64_t length, bool writable, std::uint64_t arena,
+           std::uint64_t offset, std::uint64_t epoch, const nb::bytes& key) {
+    Region region;
+    region.base = pointer(address);
+    region.arena = arena;
+    region.offset = offset;
+    region.length = length;
+    region.epoch = epoch;
+    region.key = to_key(key);
+    region.writable = writable;
+    const nb::gil_scoped_release free;
+    endpoint_->add(region);
+  }
+
+  bool withdraw(const nb::bytes& bytes) {
+    const Key key = to_key(bytes);
+    const nb::gil_scoped_release free;
+    return endpoint_->withdraw(key);
+  }
+
+  void post(std::uint64_t op, std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
+            std::uint64_t length, std::uint64_t epoch, const nb::bytes& key, int priority) {
+    if (priority < 0 || priority >= kPriorities) throw std::invalid_argument("no such priority");
+    Order order;
+    order.op = op;
+    order.source = pointer(address);
+    order.dst = Destination{arena, offset, length, epoch, to_key(key)};
+    order.priority = priority;
+    const nb::gil_scoped_release free;
+    endpoint_->post(order);
+  }
+
+  nb::list poll(std::int64_t timeout_ns) {
+    std::vector<Event> events;
+    {
+      const nb::gil_scoped_release free;
+      endpoint_->poll(events, timeout_ns);
+    }
+    nb::list found;
+    for (const Event& event : events) {
+      const auto type = static_cast<int>(event.type);
+      switch (event.type) {
+        case EventType::Arrived:
+          found.append(nb::make_tuple(
+              type, 0, event.a, event.b,
+              nb::bytes(reinterpret_cast<const char*>(&event.key), sizeof event.key)));
+          break;
+        case EventType::Lost:
+          found.append(
+              nb::make_tuple(type, event.code, 0, 0, endpoint_->events().lost_text()));
+          break;
+        default:
+          found.append(nb::make_tuple(type, event.code, event.a, event.b, nb::none()));
+      }
+    }
+    return found;
+  }
+
+  // Measures round trips on the real path: posts, waits until the answer has arrived at `here`,
+  // and so on, `count` times; who is not `first` waits before it posts. Nanoseconds of each trip.
+  // Nobody else may use the port meanwhile: events of other transfers are lost.
+  std::vector<std::int64_t> ping(std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
+                                 std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
+                                 const nb::bytes& here, std::size_t count, bool first) {
+    const Key mine = to_key(here);
+    Order order;
+    order.source = pointer(address);
+    order.dst = Destination{arena, offset, length, epoch, to_key(there)};
+    order.priority = 0;
+    std::vector<std::int64_t> trips;
+    trips.reserve(count);
+    const nb::gil_scoped_release free;
+    std::vector<Event> events;
+    std::int64_t limit = now_ns() + 60'000'000'000;
+    for (std::size_t i = 0; i < count && now_ns() < limit; ++i) {
+      const std::int64_t begin = now_ns();
+      order.op = (std::uint64_t{1} << 62) + i;
+      if (first) endpoint_->post(order);
+      for (bool arrived = false; !arrived && now_ns() < limit;) {
+        events.clear();
+        endpoint_->poll(events, 1'000'000'000);
+        for (const Event& event : events) {
+          arrived |= event.type == EventType::Arrived && event.key == mine;
+          if (event.type == EventType::Lost) return trips;
+        }
+      }
+      trips.push_back(now_ns() - begin);
+      if (!first) endpoint_->post(order);
+    }
+    return trips;
+  }
+
+  nb::tuple counters() {
+    Counters found;
+    {
+      const nb::gil_scoped_release free;
+      found = endpoint_->counters();
+    }
+    return nb::make_tuple(found.bytes_sent, found.bytes_received, found.in_flight,
+                          found.peak_in_flight, found.sends);
+  }
+
+  // Takes the descriptor in any case. False when there is a peer already.
+  bool attach_shm(int fd, const nb::bytes& greeting, std::uint64_t window, std::uint32_t chunk,
+                  std::int64_t stall_ns, std::size_t ring) {
+    std::string error;
+    ShmOptions options;
+    options.chunk = chunk;
+    options.ring = ring;
+    std::string text(greeting.c_str(), greeting.size());
+    bool attached = false;
+    bool made = false;
+    {
+      const nb::gil_scoped_release free;
+      auto wire = ShmWire::create(fd, std::move(text), options, error);
+      made = wire != nullptr;
+      if (made) attached = endpoint_->attach(std::move(wire), Terms{window, chunk, stall_ns});
+    }
+    if (!made) throw std::runtime_error(error);
+    return attached;
+  }
+
+  // Takes the descriptor in any case. False when there is a peer already.
+  bool attach_tcp(int fd, const nb::bytes& greeting, std::uint64_t window, std::uint32_t chunk,
+                  std::int64_t stall_ns, bool sealed, const nb::bytes& send,
+                  const nb::bytes& receive) {
+    auto stream = std::make_unique<TcpStream>(fd, chunk);
+    const auto secret = [sealed](const nb::bytes& bytes) {
+      const auto* data = reinterpret_cast<const std::byte*>(bytes.c_str());
+      return std::span(data, sealed ? bytes.size() : 0);
+    };
+    if (sealed && (send.size() < 16 || receive.size() < 16)) {
+      throw std::invalid_argument("a secret has at least 16 bytes");
+    }
+    if (!stream->start(secret(send), secret(receive))) {
+      throw std::runtime_error("the crypto library refuses AES-128-GCM");
+    }
+    stream->greet(std::string(greeting.c_str(), greeting.size()));
+    const nb::gil_scoped_release free;
+    return endpoint_->attach(std::make_unique<TcpWire>(std::move(stream)),
+                             Terms{window, chunk, stall_ns});
+  }
+
+  bool share(const std::shared_ptr<Arena>& arena) {
+    const nb::gil_scoped_release free;
+    return endpoint_->with_wire([&](Wire& wire) {
+      auto* shm = dynamic_cast<ShmWire*>(&wire);
+      return shm != nullptr && shm->share(arena);
+    });
+  }
+
+ private:
+  std::unique_ptr<Endpoint> endpoint_;
+};
+
+}  // namespace
+}  // namespace genie
+
+NB_MODULE(_core, m) {
+  using genie::Port;
+  m.doc() = "The native transports.";
+  m.def("address_of", &genie::address_of, "buffer"_a);
+  nb::class_<genie::Arena>(m, "Arena")
+      .def(nb::new_(&genie::make_arena), genie::Free(), "nbytes"_a, "huge"_a = true)
+      .def_prop_ro("nbytes", &genie::Arena::size)
+      .def_prop_ro("huge", &genie::Arena::huge)
+      .def_prop_ro("view", &genie::view_of, nb::sig("def view(self) -> memoryview"));
+  nb::class_<Port>(m, "Port")
+      .def(nb::init<std::uint64_t, std::uint32_t, std::int64_t>(), "window"_a, "chunk"_a,
+           "stall_ns"_a)
+      .def("fileno", &Port::fileno)
+      .def("add", &Port::add, "address"_a, "length"_a, "writable"_a, "arena"_a, "offset"_a,
+           "epoch"_a, "key"_a)
+      .def("withdraw", &Port::withdraw, "key"_a)
+      .def("fence", [](Port& p, std::uint64_t e) { p.endpoint().fence(e); }, genie::Free(),
+           "epoch"_a)
+      .def("post", &Port::post, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
+           "key"_a, "priority"_a)
+      .def("cancel", [](Port& p, std::uint64_t op) { return p.endpoint().cancel(op); },
+           genie::Free(), "op"_a)
+      .def("alarm", [](Port& p, std::int64_t ns) { p.endpoint().alarm(ns); }, genie::Free(),
+           "delay_ns"_a)
+      .def("poll", &Port::poll, "timeout_ns"_a,
+           nb::sig("def poll(self, timeout_ns: int) -> list[tuple[int, int, int, int, Any]]"))
+      .def("ping", &Port::ping, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
+           "there"_a, "here"_a, "count"_a, "first"_a)
+      .def("pending", [](Port& p) { return p.endpoint().events().pending(); })
+      .def("wake", [](Port& p) { p.endpoint().wake(); }, genie::Free())
+      .def("hold", [](Port& p, bool yes) { p.endpoint().hold(yes); }, genie::Free(), "yes"_a)
+      .def("counters", &Port::counters,
+           nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
+      .def("close", [](Port& p) { p.endpoint().close(); }, genie::Free())
+      .def("join", [](Port& p) { p.endpoint().join(); }, genie::Free())
+      .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
+           "stall_ns"_a, "ring"_a)
+      .def("attach_tcp", &Port::attach_tcp, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
+           "stall_ns"_a, "sealed"_a, "send"_a, "receive"_a)
+      .def("share", &Port::share, "arena"_a);
+}

@@ -1,0 +1,2 @@
+genie_transport._core.__prefix__:
+    from typing import Any

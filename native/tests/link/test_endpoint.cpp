@@ -1,0 +1,159 @@
+// Endpoints over their real wires; run under ThreadSanitizer and AddressSanitizer too.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <random>
+#include <thread>
+
+#include "pairs.h"
+
+namespace genie::test {
+namespace {
+
+using Make = std::function<Pair()>;
+
+const std::vector<std::pair<const char*, Make>> kWires = {
+    {"shm", [] { return shm_pair(); }},
+    {"tcp", [] { return tcp_pair(false); }},
+    {"tcp sealed", [] { return tcp_pair(true); }},
+    {"tcp, 4 streams", [] { return tcp_pair(false, 4); }},
+    {"tcp sealed, 4 streams", [] { return tcp_pair(true, 4); }},
+};
+
+TEST_CASE("bytes arrive, of any size, both ways") {
+  for (const auto& [name, make] : kWires) {
+    CAPTURE(name);
+    Pair pair = make();
+    std::uint64_t op = 0;
+    for (const std::size_t size : {0u, 1u, 64u, 4095u, 65536u, 65537u, 5u << 20}) {
+      CAPTURE(size);
+      for (auto [from, to] : {std::pair{&pair.a, &pair.b}, std::pair{&pair.b, &pair.a}}) {
+        const auto data = noise(size, ++op);
+        std::vector<std::byte> buffer(size);
+        const Region region = region_of(buffer, op);
+        to->endpoint->add(region);
+        from->endpoint->post(order_to(op, data, region));
+        REQUIRE(from->completed(op));
+        REQUIRE(to->until([&](const Event& e) {
+          return e.type == EventType::Arrived && e.key == region.key;
+        }));
+        CHECK(buffer == data);
+        CHECK(to->endpoint->withdraw(region.key));
+      }
+    }
+    pair.a.endpoint->close();
+    std::uint16_t code = 0;
+    REQUIRE(pair.b.lost(&code));
+    CHECK(code == 610);
+    REQUIRE(pair.a.lost(&code));
+    CHECK(code == 611);
+  }
+}
+
+TEST_CASE("posts, cancellations and withdrawals from many threads") {
+  for (const auto& [name, make] : kWires) {
+    CAPTURE(name);
+    constexpr std::size_t kSize = 300'000;
+    constexpr int kThreads = 3;
+    constexpr std::uint64_t kPosts = 40;
+    std::deque<std::vector<std::byte>> sources;
+    std::deque<std::vector<std::byte>> buffers;
+    std::vector<Region> regions;
+    Pair pair = make();  // ends before its memory does
+    for (int i = 0; i < kThreads; ++i) {
+      sources.push_back(noise(kSize, static_cast<std::uint64_t>(i)));
+      buffers.emplace_back(kSize);
+      regions.push_back(region_of(buffers.back(), static_cast<std::uint64_t>(i) + 1));
+      pair.b.endpoint->add(regions.back());
+    }
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> threads;
+    std::atomic<std::uint64_t> cancelled{0};
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&, i] {
+        std::mt19937 random(static_cast<unsigned>(i));
+        for (std::uint64_t n = 0; n < kPosts; ++n) {
+          const std::uint64_t op = 1 + n * kThreads + static_cast<std::uint64_t>(i);
+          pair.a.endpoint->post(order_to(op, sources[i], regions[i]));
+          if (random() % 4 == 0 && pair.a.endpoint->cancel(op)) cancelled.fetch_add(1);
+          if (random() % 8 == 0) {
+            pair.b.endpoint->withdraw(regions[i].key);
+            // Nobody writes there now.
+            std::fill(buffers[i].begin(), buffers[i].end(), std::byte{0});
+            pair.b.endpoint->add(regions[i]);
+          }
+        }
+      });
+    }
+    std::thread reader([&] {
+      while (!stop) pair.b.endpoint->poll(pair.b.events, 1'000'000);
+    });
+    for (auto& thread : threads) thread.join();
+    // Each post that was not cancelled ends exactly once.
+    const auto ended = [&] {
+      std::uint64_t count = 0;
+      for (const Event& e : pair.a.events) {
+        count += e.type == EventType::Completed || e.type == EventType::Failed;
+      }
+      return count;
+    };
+    const std::int64_t limit = now_ns() + 60'000'000'000;
+    while (ended() + cancelled < kThreads * kPosts && now_ns() < limit) {
+      pair.a.endpoint->poll(pair.a.events, 100'000'000);
+    }
+    CHECK(ended() + cancelled == kThreads * kPosts);
+    stop = true;
+    reader.join();
+    const auto data = noise(64, 9);
+    pair.a.endpoint->post(order_to(1'000'000, data, regions[0]));
+    CHECK(pair.a.completed(1'000'000));
+  }
+}
+
+TEST_CASE("an alarm rings once") {
+  Pair pair = shm_pair();
+  pair.a.endpoint->alarm(5'000'000);
+  pair.a.endpoint->alarm(50'000'000);  // later than the one that is due
+  REQUIRE(pair.a.until([](const Event& e) { return e.type == EventType::Expired; }));
+  pair.a.events.clear();
+  CHECK_FALSE(pair.a.until([](const Event& e) { return e.type == EventType::Expired; }, 0));
+}
+
+TEST_CASE("a stale epoch, a foreign key and too long a range are refused") {
+  for (const auto& [name, make] : kWires) {
+    CAPTURE(name);
+    Pair pair = make();
+    const auto data = noise(100, 1);
+    std::vector<std::byte> buffer(100);
+    const Region region = region_of(buffer, 7);
+    pair.b.endpoint->add(region);
+    const auto code_of = [&](Order order) -> int {
+      pair.a.events.clear();
+      pair.a.endpoint->post(order);
+      int code = -1;
+      pair.a.until([&](const Event& e) {
+        if (e.type != EventType::Completed && e.type != EventType::Failed) return false;
+        code = e.code;
+        return true;
+      });
+      return code;
+    };
+    Order order = order_to(1, data, region);
+    order.dst.key.low ^= 1;
+    CHECK(code_of(order) == 623);
+    order = order_to(2, data, region);
+    order.dst.epoch = 2;
+    CHECK(code_of(order) == 624);
+    order = order_to(3, data, region);
+    order.dst.offset = 1;
+    CHECK(code_of(order) == 625);
+    CHECK(code_of(order_to(4, data, region)) == 0);
+    pair.b.endpoint->fence(2);
+    CHECK(code_of(order_to(5, data, region)) == 624);
+  }
+}
+
+}  // namespace
+}  // namespace genie::test
