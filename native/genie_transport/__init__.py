@@ -10,6 +10,7 @@ A transfer is done when its receiver has verified every byte, and never before. 
 
 from genie_transport._dial import connect
 from genie_transport._errors import TransferError
+from genie_transport._fabric import Fabric, FabricHello
 from genie_transport._future import TransferFuture
 from genie_transport._handle import DMAHandle
 from genie_transport._listener import Listener
@@ -22,6 +23,8 @@ __all__ = [
     "Capabilities",
     "DMAHandle",
     "Decision",
+    "Fabric",
+    "FabricHello",
     "Limits",
     "Listener",
     "Priority",

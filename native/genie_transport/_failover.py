@@ -47,7 +47,7 @@ _PROBE = 3.0  # seconds that the peer's first datagram may take
 _PROBE_STEP = 0.005
 _STEP = 0.1  # seconds between looks at the alarm while the session moves
 # Ends of the path. After any other the peer cannot be trusted to go on.
-_PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615")
+_PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615", "GEN0640", "GEN0641")
 _UNKNOWN = Lost("GEN0610", "the path was lost", {})
 
 
