@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from genie_schemas.errors import GenieError
 from genie_transport._errors import setup_error
 from genie_transport._handshake import Accepted
 from genie_transport._types import Limits
@@ -60,7 +61,7 @@ class PortNotes:
         """The listener's note on a dialler's: the pair is settled. None when none fits."""
         try:
             offered = self._read_offer(note)
-        except ValueError as error:
+        except (ValueError, struct.error, GenieError) as error:
             _log.warning("a peer's note on its ports is malformed: %s", error)
             return None
         pairs = [
@@ -70,9 +71,9 @@ class PortNotes:
         ]
         if wire is not Wire.DPDK or not pairs:
             return None
-        fabric, index, theirs, hello = next(
-            (p for p in pairs if _neighbours(p[0].hello(), p[3])), pairs[0]
-        )
+        # The sort is stable: among equals the order in which both sides named their ports counts.
+        pairs.sort(key=lambda pair: _distance(pair[0].hello(), pair[3]))
+        fabric, index, theirs, hello = pairs[0]
         mine = fabric.allocate_connection()
         self._chosen = (fabric, mine, hello, theirs)
         return bytes([index]) + _CONNECTION.pack(mine) + self._hello(fabric).to_bytes()
@@ -131,5 +132,6 @@ def _hello_class() -> type[FabricHello]:
     return FabricHello
 
 
-def _neighbours(one: FabricHello, other: FabricHello) -> bool:
-    return one.ip[:_NETWORK_BYTES] == other.ip[:_NETWORK_BYTES]
+def _distance(one: FabricHello, other: FabricHello) -> tuple[bool, bool]:
+    """How unlikely it is that two ports reach each other: another network, another driver."""
+    return one.ip[:_NETWORK_BYTES] != other.ip[:_NETWORK_BYTES], one.name != other.name
