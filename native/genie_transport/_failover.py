@@ -65,8 +65,8 @@ class PortTransport(Transport, Protocol):
         """(op, message number) of posts whose end is not known here."""
         ...
 
-    def finished(self, message_number: int) -> bool:
-        """Whether the peer's message was received whole and verified."""
+    def finished(self, message: int) -> bool:
+        """Whether the peer's message of that number was received whole and verified."""
         ...
 
 
@@ -270,6 +270,7 @@ class FailoverTransport:
             match event:
                 case Lost():
                     found += self._leave(event)
+                    break  # an alarm that rang at the same moment rings again
                 case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == _GREETING:
                     continue  # after the former Lost follows, and decides what becomes of it
                 case Completed(op_id) | Failed(op_id):
@@ -301,7 +302,6 @@ class FailoverTransport:
                 known = self._first.outstanding()
                 self._asked = {number: op for op, number in known if number}
             self._phase = _Phase.MOVING if moves else _Phase.ENDED
-            self._settled.set()
             self._line.wake()
             return [] if moves else [self._why]
 
@@ -318,6 +318,8 @@ class FailoverTransport:
             # A bug, but nobody may wait for ever because of it.
             _log.exception("the move of a session to its next path failed")
             self._end(Lost("GEN0652", f"the session could not move: {error!r}", {}))
+        finally:
+            self._settled.set()
 
     def _stand_by(self) -> tuple[int, bytes] | None:
         """Wait until the first transport has ended; what the peer said, if it was that."""

@@ -21,8 +21,8 @@ from genie_transport._types import Limits
 from genie_transport._wires import Wire
 
 if TYPE_CHECKING:
+    from genie_transport._datagram import DatagramTransport
     from genie_transport._fabric import Fabric, FabricHello
-    from genie_transport._transport import Transport
 
 __all__ = ["MAX_PORTS", "PortNotes"]
 
@@ -89,7 +89,7 @@ class PortNotes:
                 "GEN0606", "the peer's note on its port is malformed", cause=str(error)
             ) from error
 
-    def transport(self, accepted: Accepted, limits: Limits) -> Transport:
+    def transport(self, accepted: Accepted, limits: Limits) -> DatagramTransport:
         """The transport over the settled pair. Raises GenieError GEN0605 or GEN064x."""
         if self._chosen is None:
             raise ValueError("no pair of ports was settled")
