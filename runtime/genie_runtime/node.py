@@ -33,6 +33,7 @@ from genie_schemas.messages import (
     Empty,
     ExpectReply,
     ExpectRequest,
+    LinksReply,
     OpenReply,
     OpenRequest,
     Pulse,
@@ -193,6 +194,13 @@ class Node:
         older = session.agreement.protocol == "1.0"  # which does not know the field
         reasons = {path: why[:256] for path, why in choices[-1].reasons.items()}
         return DialReply(path=manager.capabilities().path, reasons={} if older else reasons)
+
+    def links(self, request: SessionRequest) -> LinksReply:
+        """The path of every link of a session, as it is now."""
+        session = self.core.session(request.session)
+        with session.lock:
+            links = dict(session.links)
+        return LinksReply(paths={name: link.capabilities().path for name, link in links.items()})
 
     def _recorder(
         self, session: Session, role: str, transport: str = AUTO

@@ -51,6 +51,12 @@ class DialReply(Message):
     reasons: dict[Path, Text] = Field(default_factory=dict)
 
 
+class LinksReply(Message):
+    """The path that every link of the session has now: a lost one is left for the next."""
+
+    paths: dict[Hex128, Path]
+
+
 class RecallRequest(Message):
     """What does the ledger know of this run?"""
 
