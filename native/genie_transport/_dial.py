@@ -33,6 +33,7 @@ def connect(
     path: str | None = None,
     tls: ssl.SSLContext | None = None,
     encrypt: bool = False,
+    trusted: bool = False,
     timeout: float = 10.0,
     limits: Limits | None = None,
     epoch: int = 1,
@@ -50,7 +51,7 @@ def connect(
     check_key(key)
     where = parse_endpoint(endpoint)
     limits = limits or Limits()
-    wires = acceptable(where.kind, path, tls=tls is not None, encrypt=encrypt)
+    wires = acceptable(where.kind, path, tls=tls is not None, encrypt=encrypt, trusted=trusted)
     deadline = time.monotonic() + timeout
     sock = _open(where, tls, deadline)
     try:

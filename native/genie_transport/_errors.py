@@ -42,6 +42,9 @@ _REMEDIES = {
     "GEN0627": "wait for the other transfer, or cancel it",
     "GEN0628": "name equal lengths, with DMAHandle.part()",
     "GEN0630": "post again, and leave the source unchanged until the transfer is done",
+    "GEN0665": "install UCX and build again: apt-get install libucx-dev, then make setup",
+    "GEN0666": "declare it on both sides (trusted=True), or use the tcp path",
+    "GEN0667": "look at the UCX_ variables of the environment and at /dev/shm, or use another path",
     "GEN0631": "open a new connection; if it recurs, compare the releases of both sides",
 }
 

@@ -116,6 +116,7 @@ class Listener:
         *,
         path: str | None = None,
         encrypt: bool = False,
+        trusted: bool = False,
         limits: Limits | None = None,
         epoch: int = 1,
     ) -> TransferManager:
@@ -130,7 +131,8 @@ class Listener:
         check_key(key)
         limits = limits or Limits()
         kind = self._bound.endpoint.kind
-        wires = acceptable(kind, path, tls=self._tls is not None, encrypt=encrypt)
+        tls = self._tls is not None
+        wires = acceptable(kind, path, tls=tls, encrypt=encrypt, trusted=trusted)
         with self._lock:
             if self._closing:
                 raise setup_error("GEN0605", "the listener is closed", at=self.endpoint)

@@ -4,6 +4,8 @@
     SHM       rings in shared memory, passed over a Unix socket
     TCP       native frames with CRC32C: for loopback, where nobody else can reach the connection
     TCP_AEAD  the same frames under AES-128-GCM
+    UCX       messages of the same frames over UCX, with CRC32C; only where it was named
+    UCX_AEAD  the same under AES-128-GCM
 
 The dialler offers what it accepts, the listener takes the best that it accepts too. A path that
 the user named is the only one that is offered: it is never silently replaced.
@@ -30,9 +32,11 @@ class Wire(IntFlag):
     SHM = 2
     TCP = 4
     TCP_AEAD = 8
+    UCX = 32
+    UCX_AEAD = 64
 
 
-_ORDER = (Wire.SHM, Wire.TCP, Wire.TCP_AEAD, Wire.STREAM)
+_ORDER = (Wire.SHM, Wire.TCP, Wire.TCP_AEAD, Wire.UCX, Wire.UCX_AEAD, Wire.STREAM)
 _NATIVE = {"shm": Wire.SHM, "tcp": Wire.TCP | Wire.TCP_AEAD}
 
 
@@ -51,17 +55,24 @@ def native_paths() -> tuple[str, ...]:
     return tuple(_NATIVE) if core()[0] is not None else ()
 
 
-def acceptable(kind: str, path: str | None, *, tls: bool, encrypt: bool) -> Wire:
+def acceptable(
+    kind: str, path: str | None, *, tls: bool, encrypt: bool, trusted: bool = False
+) -> Wire:
     """What this side accepts at an endpoint of `kind` ("unix" or "tcp").
 
-    `path` is what the user named: "shm", "unix" or "tcp"; None leaves the choice to the peers.
-    Raises GenieError: GEN0602 (path and endpoint do not fit), GEN0609 (named and not there).
+    `path` is what the user named: "shm", "unix", "tcp" or "ucx"; None leaves the choice to the
+    peers. `trusted` declares the network trusted, with all on it. Raises GenieError: GEN0602
+    (path and endpoint do not fit), GEN0609 (named and not there), GEN0665, GEN0666 (ucx).
     """
-    fits = {"unix": ("unix", "shm"), "tcp": ("tcp",)}[kind]
+    fits = {"unix": ("unix", "shm", "ucx"), "tcp": ("tcp", "ucx")}[kind]
     if path is not None and path not in fits:
         raise setup_error("GEN0602", f"the {path} path has no {kind}:// endpoints", at=path)
     if path == "unix":
         return Wire.STREAM
+    if path == "ucx":
+        from genie_transport._ucx_path import wires
+
+        return wires(kind, encrypt=encrypt, trusted=trusted)
     module, why = core()
     if tls:
         # The session's own TLS carries the reference frames.

@@ -26,31 +26,46 @@ PATHS = ("loopback", "unix", *native_paths())
 
 
 def pair(
-    path: str, *, limits: Limits | None = None, encrypt: bool = False
+    path: str,
+    *,
+    limits: Limits | None = None,
+    encrypt: bool = False,
+    trusted: bool = False,
 ) -> tuple[TransferManager, TransferManager]:
-    """Two managers connected over `path`: "loopback", "unix", "shm" or "tcp" (127.0.0.1).
+    """Two managers connected over `path`: "loopback", "unix", "shm", "tcp" (127.0.0.1) or "ucx".
 
-    `encrypt` has tcp frames sealed with AES-128-GCM. The caller closes both. Raises GenieError
-    GEN0601 for any other path, GEN0609 for a native one where the native part is not built.
+    `encrypt` has frames sealed with AES-128-GCM. "ucx" takes shared memory; with `trusted`, UCX's
+    network transports over the loopback device. The caller closes both. Raises GenieError GEN0601
+    for any other path, GEN0609 and GEN0665 for a native one that is not built.
     """
     limits = limits or Limits()
     if path == "loopback":
         left, right = LoopbackTransport.pair(limits)
         return TransferManager(left, limits), TransferManager(right, limits)
-    if path in ("unix", "shm"):
+    if path in ("unix", "shm") or (path == "ucx" and not trusted):
         with tempfile.TemporaryDirectory(prefix="genie-") as folder:
-            return _dialled(f"unix://{folder}/pair.sock", path, limits, encrypt)
-    if path == "tcp":
-        return _dialled("tcp://127.0.0.1:0", path, limits, encrypt)
+            return _dialled(f"unix://{folder}/pair.sock", path, limits, encrypt, trusted)
+    if path in ("tcp", "ucx"):
+        return _dialled("tcp://127.0.0.1:0", path, limits, encrypt, trusted)
     raise unknown_path(path)
 
 
 def _dialled(
-    endpoint: str, path: str, limits: Limits, encrypt: bool
+    endpoint: str, path: str, limits: Limits, encrypt: bool, trusted: bool
 ) -> tuple[TransferManager, TransferManager]:
     key = secrets.token_bytes(32)
     with Listener.open(endpoint) as listener:
-        accepted = listener.expect("pair", key, path=path, encrypt=encrypt, limits=limits)
-        dialled = connect(listener.endpoint, "pair", key, path=path, encrypt=encrypt, limits=limits)
+        accepted = listener.expect(
+            "pair", key, path=path, encrypt=encrypt, trusted=trusted, limits=limits
+        )
+        dialled = connect(
+            listener.endpoint,
+            "pair",
+            key,
+            path=path,
+            encrypt=encrypt,
+            trusted=trusted,
+            limits=limits,
+        )
         accepted.wait_connected(10)
     return dialled, accepted
