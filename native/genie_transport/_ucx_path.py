@@ -19,16 +19,19 @@ from genie_transport._wires import Wire, core
 
 __all__ = ["found", "wires"]
 
-# Read when the libraries are loaded. UCX would otherwise take over the signals of crashes, patch
-# mmap in the whole process (for a cache of registrations, of which none is needed here), start a
-# thread for a file system, and print to stdout.
+# Some can be given in the environment only, and are read when the libraries are loaded or when a
+# worker starts. What the user has set is left alone.
 _SETTINGS = {
-    "UCX_HANDLE_ERRORS": "none",
+    "UCX_HANDLE_ERRORS": "none",  # not the signals of crashes: Python handles them
+    # It would patch mmap in the whole process, for a cache of registrations that is not needed:
+    # what is moved has been registered once.
     "UCX_MEM_EVENTS": "no",
     "UCX_MEM_MMAP_HOOK_MODE": "none",
-    "UCX_VFS_ENABLE": "n",
-    "UCX_LOG_LEVEL": "fatal",
+    "UCX_VFS_ENABLE": "n",  # no thread to show a file system
+    "UCX_LOG_LEVEL": "fatal",  # it prints to stdout; what matters comes as a status
     "UCX_WARN_UNUSED_ENV_VARS": "n",
+    "UCX_POSIX_ERROR_HANDLING": "y",  # the death of a peer is an error, not our own end
+    "UCX_TCP_CONN_NB": "y",  # connecting waits for nobody
 }
 
 
@@ -38,17 +41,14 @@ def found() -> tuple[ModuleType | None, str]:
     module, why = core()
     if module is None:
         return None, why
-    added = [name for name in _SETTINGS if name not in os.environ]
-    os.environ.update({name: _SETTINGS[name] for name in added})
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         return importlib.import_module("genie_transport._ucx"), ""
     except ModuleNotFoundError:
         return None, "Genie was built without UCX"
     except ImportError as error:
         return None, str(error)
-    finally:
-        for name in added:
-            del os.environ[name]
 
 
 def wires(kind: str, *, encrypt: bool, trusted: bool) -> Wire:

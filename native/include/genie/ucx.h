@@ -164,6 +164,7 @@ class UcxWire final : public Wire, private UcxSink {
   bool introduced(Turn& turn);
   static void violation(Turn& turn, const char* why);
   void end(Turn& turn);
+  void progress(Link& link, Turn& turn);
 
   // UcxSink
   void pushed(const UcxTag& tag, const std::byte* data, std::size_t size) override;
@@ -214,7 +215,7 @@ class UcxWire final : public Wire, private UcxSink {
   std::uint64_t floor_ = 0;  // all before it is with the peer
   bool flushed_ = true;
 
-  // receiving; `link_` and `turn_` are there during receive() only
+  // receiving; `link_` and `turn_` are there during progress() only
   FrameReader reader_;
   std::array<std::byte, 16> peer_token_{};
   std::uint64_t expected_ = 0;

@@ -29,14 +29,10 @@ bool configure(const Config& config, const UcxOptions& options) {
   const auto set = [&](const char* name, const char* value) {
     return ucp_config_modify(config.config, name, value) == UCS_OK;
   };
-  if (options.network) {
-    if (options.loopback && !set("NET_DEVICES", "lo")) return false;
-    // Without it connecting to a peer that does not answer blocks the caller.
-    return set("TCP_CONN_NB", "y");
-  }
+  if (options.network) return !options.loopback || set("NET_DEVICES", "lo");
   // Only what processes of one user, and nobody else, can reach. Not sysv: a process that is
   // killed leaves its segments behind.
-  return set("TLS", "posix,cma,self") && set("POSIX_ERROR_HANDLING", "y");
+  return set("TLS", "posix,cma,self");
 }
 
 }  // namespace

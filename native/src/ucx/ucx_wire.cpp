@@ -192,6 +192,12 @@ void UcxWire::receive(Link& link, Turn& turn) {
   if (look_) read_socket(turn);
   if (!out_.empty()) write_socket();
   if (turn.ended()) return;
+  progress(link, turn);
+  if (turn.ended() || link.peer_closed() || turn.received) return;
+  if (eof_ || port_->failure() != nullptr) end(turn);
+}
+
+void UcxWire::progress(Link& link, Turn& turn) {
   link_ = &link;
   turn_ = &turn;
   share_ = kTurn;
@@ -203,12 +209,9 @@ void UcxWire::receive(Link& link, Turn& turn) {
   }
   link_ = nullptr;
   turn_ = nullptr;
-  if (any) {
-    turn.more = true;
-    busy_ = 0;
-  }
-  if (turn.ended() || link.peer_closed() || turn.received) return;
-  if (eof_ || port_->failure() != nullptr) end(turn);
+  if (!any) return;
+  turn.more = true;
+  busy_ = 0;
 }
 
 // The peer, or the way to it, is gone. What it said before may still be under way: a while.
@@ -378,7 +381,11 @@ void UcxWire::send(Link& link, Turn& turn, Wanted wanted) {
     any = fill_long(link, turn, wanted) || any;
     share -= std::min<std::uint64_t>(share, link.counters().bytes_sent - before);
   }
-  if (wanted == Wanted::Control) flushed_ = floor_ == next_ && port_->flushed();
+  if (wanted != Wanted::Control) return;
+  // The end: nobody calls receive() any more, and UCX sends in progress() only.
+  progress(link, turn);
+  settle();
+  flushed_ = floor_ == next_ && port_->flushed();
 }
 
 // Moves the floor past what has been taken.
