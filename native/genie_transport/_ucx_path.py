@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 
 from genie_transport._errors import setup_error
 from genie_transport._wires import Wire, core
 
-__all__ = ["found", "wires"]
+__all__ = ["built", "found", "wires"]
 
 # Some can be given in the environment only, and are read when the libraries are loaded or when a
 # worker starts. What the user has set is left alone.
@@ -33,6 +34,11 @@ _SETTINGS = {
     "UCX_POSIX_ERROR_HANDLING": "y",  # the death of a peer is an error, not our own end
     "UCX_TCP_CONN_NB": "y",  # connecting waits for nobody
 }
+
+
+def built() -> bool:
+    """Whether this build has the ucx path. Loads nothing."""
+    return importlib.util.find_spec("genie_transport._ucx") is not None
 
 
 @functools.cache

@@ -18,11 +18,12 @@ from genie_transport._listener import Listener
 from genie_transport._loopback import LoopbackTransport
 from genie_transport._manager import TransferManager
 from genie_transport._types import Limits
+from genie_transport._ucx_path import built
 from genie_transport._wires import native_paths
 
 __all__ = ["PATHS", "pair"]
 
-PATHS = ("loopback", "unix", *native_paths())
+PATHS = ("loopback", "unix", *native_paths(), *(("ucx",) if built() else ()))
 
 
 def pair(

@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from genie_transport import Limits, TransferManager
-from genie_transport.testing import PATHS, pair
-from tests.transport.support import descriptors, eventually, transfer_threads
+from tests.transport.support import (
+    WIRES,
+    choose,
+    descriptors,
+    eventually,
+    open_pair,
+    transfer_threads,
+)
 
 Pair = tuple[TransferManager, TransferManager]
 
@@ -22,18 +28,24 @@ def nothing_left() -> Iterator[None]:
     assert descriptors() <= before
 
 
-@pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=WIRES)
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    choose(request.param, monkeypatch)
     return str(request.param)
 
 
 @pytest.fixture
-def make_pair(path: str) -> Iterator[Callable[..., Pair]]:
+def path(wire: str) -> str:
+    return wire.partition("-")[0]
+
+
+@pytest.fixture
+def make_pair(wire: str) -> Iterator[Callable[..., Pair]]:
     """Make connected pairs over each path; all are closed afterwards."""
     made: list[TransferManager] = []
 
     def make(limits: Limits | None = None) -> Pair:
-        a, b = pair(path, limits=limits)
+        a, b = open_pair(wire, limits)
         made.extend((a, b))
         return a, b
 

@@ -37,19 +37,23 @@ from tests.transport.support import (
     LOOPBACK,
     SMALL,
     WAIT,
+    WIRES,
     Proxy,
+    choose,
     code_of,
     eventually,
     held,
+    open_pair,
     session,
 )
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=[path for path in PATHS if path != "loopback"])
-def remote(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=[wire for wire in WIRES if wire != "loopback"])
+def remote(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A path that joins two processes."""
+    choose(request.param, monkeypatch)
     return str(request.param)
 
 
@@ -72,12 +76,13 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(folder: Path, path: str, mode: str, limits: Limits = peer.LIMITS) -> Iterator[Child]:
-    where = LOOPBACK if path == "tcp" else f"unix://{folder}/{mode}.sock"
+def child(folder: Path, wire: str, mode: str, limits: Limits = peer.LIMITS) -> Iterator[Child]:
+    path, network = wire.partition("-")[0], wire.endswith("tcp")
+    where = LOOPBACK if network else f"unix://{folder}/{mode}.sock"
     with Listener.open(where) as listener:
-        manager = listener.expect("s", KEY, path=path, limits=limits)
+        manager = listener.expect("s", KEY, path=path, trusted=network, limits=limits)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.transport.peer", listener.endpoint, mode],
+            [sys.executable, "-m", "tests.transport.peer", listener.endpoint, mode, path],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -131,7 +136,7 @@ def test_stopped_receiver_bounds_memory_and_stalls_nobody(tmp_path: Path, remote
         before = me.memory_info().rss
         future = stuck.post(src, dst)
         eventually(lambda: stuck.stats().in_flight > 0, "it has begun")
-        a, b = pair(remote)
+        a, b = open_pair(remote)
         with a, b:  # others go on
             data = bytes(1 << 20)
             into = b.register(bytearray(1 << 20))

@@ -13,7 +13,13 @@ from tests.transport.support import SMALL, WAIT, code_of, eventually, held, reco
 
 Pair = tuple[TransferManager, TransferManager]
 CHUNK = SMALL.chunk_bytes
-VERIFICATION = {"loopback": "memory", "unix": "blake3", "shm": "sequence", "tcp": "crc32c"}
+VERIFICATION = {
+    "loopback": "memory",
+    "unix": "blake3",
+    "shm": "sequence",
+    "tcp": "crc32c",
+    "ucx": "crc32c",
+}
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -179,11 +185,11 @@ def test_stats_add_up(make_pair: Callable[..., Pair], path: str) -> None:
     assert sender.bytes_sent < size * 1.2
 
 
-def test_capabilities(make_pair: Callable[..., Pair], path: str) -> None:
+def test_capabilities(make_pair: Callable[..., Pair], path: str, wire: str) -> None:
     a, _ = make_pair(SMALL)
     found = a.capabilities()
     assert (found.path, found.devices, found.chunk_bytes) == (path, ("cpu",), CHUNK)
-    assert found.remote == (path == "tcp")
+    assert found.remote == wire.endswith("tcp")
     assert found.verification == VERIFICATION[path]
     assert not found.encrypted
     assert a.wait_connected(WAIT)
