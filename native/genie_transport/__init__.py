@@ -10,16 +10,21 @@ A transfer is done when its receiver has verified every byte, and never before. 
 
 from genie_transport._dial import connect
 from genie_transport._errors import TransferError
+from genie_transport._fabric import Fabric, FabricHello
 from genie_transport._future import TransferFuture
 from genie_transport._handle import DMAHandle
 from genie_transport._listener import Listener
 from genie_transport._manager import TransferManager
 from genie_transport._transport import Transport
 from genie_transport._types import Capabilities, Limits, Priority, Stats
+from genie_transport._wires import Decision
 
 __all__ = [
     "Capabilities",
     "DMAHandle",
+    "Decision",
+    "Fabric",
+    "FabricHello",
     "Limits",
     "Listener",
     "Priority",

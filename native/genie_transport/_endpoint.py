@@ -21,7 +21,7 @@ __all__ = [
     "unknown_path",
 ]
 
-PATHS = ("loopback", "unix", "shm", "tcp", "ucx")
+PATHS = ("loopback", "unix", "shm", "tcp", "dpdk", "ucx")
 
 _MAX_UNIX_PATH = 107  # sun_path, less its final zero
 

@@ -13,32 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from genie_transport import Limits, Listener, TransferFuture, TransferManager, connect
-from genie_transport.testing import PATHS, pair
 
 WAIT = 20.0  # seconds; a bound on what must happen, never a measure of it
 KEY = bytes(range(32))
 LOOPBACK = "tcp://127.0.0.1:0"
 SMALL = Limits(chunk_bytes=4096, window_bytes=32768)
-
-
-# Each path, and UCX over its own TCP beside UCX over shared memory: PATH[-UCX_TLS].
-WIRES = (*PATHS, *(("ucx-tcp",) if "ucx" in PATHS else ()))
-
-
-def open_pair(wire: str, limits: Limits | None = None) -> tuple[TransferManager, TransferManager]:
-    """As pair(), of one of WIRES. See choose()."""
-    path, _, transports = wire.partition("-")
-    return pair(path, limits=limits, trusted=bool(transports))
-
-
-def choose(wire: str, patch: pytest.MonkeyPatch) -> None:
-    """Have UCX take the transports that `wire` names, here and in child processes."""
-    transports = wire.partition("-")[2]
-    if transports:
-        patch.setenv("UCX_TLS", transports)
 
 
 def eventually(test: Callable[[], bool], what: str) -> None:
