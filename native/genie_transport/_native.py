@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import socket
 import weakref
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from genie_transport._types import (
     Region,
     Transfer,
 )
-from genie_transport._ucx_path import found
+from genie_transport._ucx_path import found, leave_tls
 from genie_transport._wires import Wire, core
 
 __all__ = ["NativeTransport"]
@@ -56,6 +57,7 @@ _VERIFICATION = {
 }
 _CHUNKS = {"shm": _SHM_CHUNK, "tcp": _TCP_CHUNK, "ucx": _UCX_CHUNK}
 
+_log = logging.getLogger("genie_transport")
 _open: weakref.WeakSet[NativeTransport] = weakref.WeakSet()
 
 
@@ -96,9 +98,15 @@ class NativeTransport:
         chunk = min(self._chunk, peer.chunk_bytes)
         terms = (peer.window_bytes, chunk, int(peer.stall_timeout * _NS))
         sock.setblocking(False)
-        try:
-            if _PATHS[self._wire] == "ucx":
+        if _PATHS[self._wire] == "ucx":
+            try:
                 return self._attach_ucx(sock, keys, terms, greeting)
+            except BaseException:
+                sock.close()
+                self._port.close()
+                self._port.join()
+                raise
+        try:
             fd = sock.detach()
             if self._wire is Wire.SHM:
                 return bool(self._port.attach_shm(fd, greeting, *terms, _RING))
@@ -118,21 +126,13 @@ class NativeTransport:
         self._remote = sock.family != socket.AF_UNIX
         local = self._remote and is_loopback(sock.getpeername()[0])
         sealed = self._wire is Wire.UCX_AEAD
-        port = self._port
-        fd = sock.detach()
+        if self._remote and not sealed:
+            _log.warning("ucx: the network is declared trusted, frames have CRC32C alone")
+        greeting = leave_tls(sock, greeting)
+        where = (sock.detach(), greeting, *terms, self._remote, local)
         try:
             return bool(
-                port.attach_ucx(
-                    module.factory,
-                    fd,
-                    greeting,
-                    *terms,
-                    self._remote,
-                    local,
-                    sealed,
-                    keys.send,
-                    keys.receive,
-                )
+                self._port.attach_ucx(module.factory, *where, sealed, keys.send, keys.receive)
             )
         except RuntimeError as error:
             raise setup_error("GEN0667", "UCX cannot start", at="ucx", cause=str(error)) from error

@@ -13,12 +13,16 @@ import functools
 import importlib
 import importlib.util
 import os
+import socket
+import ssl
 from types import ModuleType
 
 from genie_transport._errors import setup_error
 from genie_transport._wires import Wire, core
 
-__all__ = ["built", "found", "wires"]
+__all__ = ["built", "found", "leave_tls", "wires"]
+
+_PATIENCE = 1.0  # seconds; what is sent within them has room in the kernel
 
 # Some can be given in the environment only, and are read when the libraries are loaded or when a
 # worker starts. What the user has set is left alone.
@@ -71,3 +75,22 @@ def wires(kind: str, *, encrypt: bool, trusted: bool) -> Wire:
             "GEN0666", "UCX over a network needs that network declared trusted", at="ucx"
         )
     return Wire.UCX_AEAD if encrypt else Wire.UCX | Wire.UCX_AEAD
+
+
+def leave_tls(sock: socket.socket, greeting: bytes) -> bytes:
+    """Say `greeting` inside TLS, where there is any; returns what is left to be sent outside it.
+
+    What follows on the connection are the sealed addresses of UCX's workers, under keys that only
+    those have whom TLS has authenticated, and then nothing. Raises GenieError GEN0610 when the
+    peer has gone.
+    """
+    if not isinstance(sock, ssl.SSLSocket):
+        return greeting
+    sock.settimeout(_PATIENCE)
+    try:
+        sock.sendall(greeting)
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise setup_error("GEN0610", "the peer has gone", at="ucx", cause=cause) from error
+    sock.setblocking(False)
+    return b""

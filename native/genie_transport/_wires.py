@@ -49,8 +49,8 @@ class Wire(IntFlag):
     TCP = 4
     TCP_AEAD = 8
     DPDK = 16
-    UCX = 32
-    UCX_AEAD = 64
+    UCX = 64
+    UCX_AEAD = 128
 
 
 NO_WIRE = Wire(0)

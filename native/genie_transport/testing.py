@@ -46,10 +46,10 @@ def pair(
     network namespaces, which needs root). "ring" is the datagram protocol without DPDK. Over UCX:
     "ucx" (its shared memory) and "ucx-tcp" (its TCP, on the loopback device).
 
-    `encrypt` has frames of tcp, ring, dpdk and ucx sealed with AES-128-GCM. `options` are further keys
-    of the devices of ring and dpdk, such as ",drop=0.01". The caller closes both managers. Raises
-    GenieError GEN0601 for any other path, GEN0609 and GEN0665 for a native one where the native
-    part is not built, GEN064x where a device cannot be had.
+    `encrypt` has frames of tcp, ring, dpdk and ucx sealed with AES-128-GCM. `options` are further
+    keys of the devices of ring and dpdk, such as ",drop=0.01". The caller closes both managers.
+    Raises GenieError GEN0601 for any other path, GEN0609 and GEN0665 for a native one where the
+    native part is not built, GEN064x where a device cannot be had.
     """
     limits = limits or Limits()
     if path == "loopback":
