@@ -126,19 +126,26 @@ def transport_over(
     limits: Limits,
     ports: PortNotes | None = None,
     moved: Callable[[str], None] = lambda reason: None,
+    ready: Callable[[Transport], None] = lambda transport: None,
 ) -> Transport:
-    """The transport that the peers agreed on, over `sock`, which belongs to it from here on."""
+    """The transport that the peers agreed on, over `sock`, which belongs to it from here on.
+
+    `ready` gets a transport over the connection itself before a byte of the peer's does.
+    """
     if accepted.wire is Wire.DPDK and ports is not None:
         return _beside(sock, where, accepted, limits, ports, moved)
     if accepted.wire is not Wire.STREAM:
         native = NativeTransport(accepted.wire, limits)
+        ready(native)
         native.attach(sock, accepted.keys, accepted.terms, greeting=accepted.welcome)
         return native
     tls = isinstance(sock, ssl.SSLSocket)
     stream: Stream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)
     reference = SocketTransport(where.kind, limits, encrypted=tls)
+    threaded = ThreadedTransport(reference)
+    ready(threaded)
     reference.attach(stream, accepted.keys, accepted.terms, greeting=accepted.welcome)
-    return ThreadedTransport(reference)
+    return threaded
 
 
 def _beside(
@@ -160,8 +167,8 @@ def _beside(
         sock.close()
         raise
 
-    def follow(line: socket.socket) -> Transport:
-        return transport_over(line, where, beneath, limits)
+    def follow(line: socket.socket, prepare: Callable[[Transport], None]) -> Transport:
+        return transport_over(line, where, beneath, limits, ready=prepare)
 
     return FailoverTransport(
         first,

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import secrets
 import select
 import socket
 import threading
@@ -23,6 +24,7 @@ from typing import Protocol
 from genie_schemas.errors import GenieError
 from genie_transport._control import Handover
 from genie_transport._errors import ProtocolViolation
+from genie_transport._handle import DMAHandle
 from genie_transport._handshake import TrafficKeys
 from genie_transport._line import Line
 from genie_transport._transport import Transport
@@ -35,6 +37,7 @@ from genie_transport._types import (
     Expired,
     Failed,
     Lost,
+    Priority,
     Region,
     Transfer,
 )
@@ -43,12 +46,16 @@ __all__ = ["FailoverTransport", "PortTransport"]
 
 _log = logging.getLogger("genie_transport")
 _FAREWELL = 0.25  # seconds that a peer's last datagrams have when its connection has ended
+_GREETING = 0  # its operation: those of a manager count from 1
 _PROBE = 3.0  # seconds that the peer's first datagram may take
 _PROBE_STEP = 0.005
 _STEP = 0.1  # seconds between looks at the alarm while the session moves
 # Ends of the path. After any other the peer cannot be trusted to go on.
 _PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615", "GEN0640", "GEN0641")
 _UNKNOWN = Lost("GEN0610", "the path was lost", {})
+
+
+_Succeed = Callable[[socket.socket, Callable[[Transport], None]], Transport]
 
 
 class PortTransport(Transport, Protocol):
@@ -58,8 +65,8 @@ class PortTransport(Transport, Protocol):
         """(op, message number) of posts whose end is not known here."""
         ...
 
-    def finished(self, message_number: int) -> bool:
-        """Whether the peer's message was received whole and verified."""
+    def finished(self, message: int) -> bool:
+        """Whether the peer's message of that number was received whole and verified."""
         ...
 
 
@@ -85,12 +92,13 @@ class FailoverTransport:
         *,
         greeting: bytes = b"",
         patience: float,
-        succeed: Callable[[socket.socket], Transport] | None = None,
+        succeed: _Succeed | None = None,
         moved: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """`sock` belongs to the transport; `greeting` goes out on it first.
 
-        `succeed(sock)` makes the next transport; None: the path was named, and none follows.
+        `succeed(sock, prepare)` makes the next transport, and calls prepare(transport) before it
+        takes a byte from `sock`; None: the path was named, and none follows.
         `patience` is how many seconds the peer has to answer. `moved(reason)` is called once.
         """
         self._first = first
@@ -262,8 +270,9 @@ class FailoverTransport:
             match event:
                 case Lost():
                     found += self._leave(event)
-                case Failed(op_id, code, _) if code in _PATH_ENDED:
-                    continue  # Lost follows, and decides what becomes of it
+                    break  # an alarm that rang at the same moment rings again
+                case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == _GREETING:
+                    continue  # after the former Lost follows, and decides what becomes of it
                 case Completed(op_id) | Failed(op_id):
                     self._posts.pop(op_id, None)
                     found.append(event)
@@ -293,7 +302,6 @@ class FailoverTransport:
                 known = self._first.outstanding()
                 self._asked = {number: op for op, number in known if number}
             self._phase = _Phase.MOVING if moves else _Phase.ENDED
-            self._settled.set()
             self._line.wake()
             return [] if moves else [self._why]
 
@@ -310,10 +318,13 @@ class FailoverTransport:
             # A bug, but nobody may wait for ever because of it.
             _log.exception("the move of a session to its next path failed")
             self._end(Lost("GEN0652", f"the session could not move: {error!r}", {}))
+        finally:
+            self._settled.set()
 
     def _stand_by(self) -> tuple[int, bytes] | None:
         """Wait until the first transport has ended; what the peer said, if it was that."""
         begun = time.monotonic()
+        self._greet()
         while self._phase is _Phase.FIRST:
             if not self._settled.is_set() and self._first.counters().bytes_received:
                 self._settled.set()
@@ -333,6 +344,13 @@ class FailoverTransport:
                 text = f"nothing came through the port within {_PROBE:g} s"
                 self._end_first(Lost("GEN0615", text, {}))
         return None
+
+    def _greet(self) -> None:
+        """Send what the peer must answer: a byte for a handle that it does not have."""
+        buffer = bytearray(1)
+        region = Region(_nowhere(), memoryview(buffer), False, buffer)
+        self._first.register(region)
+        self._first.post(Transfer(_GREETING, region, 0, _nowhere(), Priority.DECODE))
 
     def _end_first(self, why: Lost) -> None:
         """Close the first transport and see to its last events, whether or not somebody polls."""
@@ -377,18 +395,17 @@ class FailoverTransport:
         """Everything that is not known to have ended goes over `sock`."""
         if self._succeed is None:
             raise _EndedError(why.code, why.message)
-        try:
-            second = self._succeed(sock)
-        except GenieError as error:
-            sock.close()
-            raise _EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
+        # Nobody registers or withdraws anything between the two: a handle that is not registered
+        # when the peer's first frame comes would be refused, one too many would be written.
         with self._lock:
+            try:
+                second = self._succeed(sock, self._prepare)
+            except GenieError as error:
+                sock.close()
+                raise _EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
             for number in ended:
                 if self._posts.pop(self._asked[number], None) is not None:
                     self._events.append(Completed(self._asked[number]))
-            for region in self._regions.values():
-                second.register(region)
-            second.fence(self._epoch)
             for transfer in self._posts.values():
                 second.post(transfer)
             if self._alarm is not None:
@@ -412,6 +429,11 @@ class FailoverTransport:
         self._posts, self._regions = {}, {}
         self._moved(why.message)
 
+    def _prepare(self, second: Transport) -> None:
+        for region in self._regions.values():
+            second.register(region)
+        second.fence(self._epoch)
+
     def _ring(self) -> None:
         with self._lock:
             if self._alarm is not None and self._alarm <= time.monotonic():
@@ -434,6 +456,12 @@ class FailoverTransport:
     def _tell(self) -> None:
         os.eventfd_write(self._notice, 1)
         self._changed.notify_all()
+
+
+def _nowhere() -> DMAHandle:
+    return DMAHandle(
+        arena=0, offset=0, length=1, device="cpu", epoch=0, key=secrets.token_bytes(16)
+    )
 
 
 class _EndedError(Exception):

@@ -14,14 +14,15 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from genie_schemas.errors import GenieError
 from genie_transport._errors import setup_error
 from genie_transport._handshake import Accepted
 from genie_transport._types import Limits
 from genie_transport._wires import Wire
 
 if TYPE_CHECKING:
+    from genie_transport._datagram import DatagramTransport
     from genie_transport._fabric import Fabric, FabricHello
-    from genie_transport._transport import Transport
 
 __all__ = ["MAX_PORTS", "PortNotes"]
 
@@ -60,7 +61,7 @@ class PortNotes:
         """The listener's note on a dialler's: the pair is settled. None when none fits."""
         try:
             offered = self._read_offer(note)
-        except ValueError as error:
+        except (ValueError, struct.error, GenieError) as error:
             _log.warning("a peer's note on its ports is malformed: %s", error)
             return None
         pairs = [
@@ -70,9 +71,9 @@ class PortNotes:
         ]
         if wire is not Wire.DPDK or not pairs:
             return None
-        fabric, index, theirs, hello = next(
-            (p for p in pairs if _neighbours(p[0].hello(), p[3])), pairs[0]
-        )
+        # The sort is stable: among equals the order in which both sides named their ports counts.
+        pairs.sort(key=lambda pair: _distance(pair[0].hello(), pair[3]))
+        fabric, index, theirs, hello = pairs[0]
         mine = fabric.allocate_connection()
         self._chosen = (fabric, mine, hello, theirs)
         return bytes([index]) + _CONNECTION.pack(mine) + self._hello(fabric).to_bytes()
@@ -88,7 +89,7 @@ class PortNotes:
                 "GEN0606", "the peer's note on its port is malformed", cause=str(error)
             ) from error
 
-    def transport(self, accepted: Accepted, limits: Limits) -> Transport:
+    def transport(self, accepted: Accepted, limits: Limits) -> DatagramTransport:
         """The transport over the settled pair. Raises GenieError GEN0605 or GEN064x."""
         if self._chosen is None:
             raise ValueError("no pair of ports was settled")
@@ -131,5 +132,6 @@ def _hello_class() -> type[FabricHello]:
     return FabricHello
 
 
-def _neighbours(one: FabricHello, other: FabricHello) -> bool:
-    return one.ip[:_NETWORK_BYTES] == other.ip[:_NETWORK_BYTES]
+def _distance(one: FabricHello, other: FabricHello) -> tuple[bool, bool]:
+    """How unlikely it is that two ports reach each other: another network, another driver."""
+    return one.ip[:_NETWORK_BYTES] != other.ip[:_NETWORK_BYTES], one.name != other.name

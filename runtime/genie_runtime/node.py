@@ -202,11 +202,9 @@ class Node:
 
         def record(choice: Decision) -> None:
             told.append(choice)
-            moved = len(told) > 1
-            if moved:
+            if len(told) > 1:
                 self.core.telemetry.add("path_switches")
-            log = _log.warning if moved else _log.info
-            log("link %s of session %s: %s", role, session.id[:8], choice)
+                _log.warning("a link of session %s moved: %s", session.id[:8], choice)
             try:
                 self.core.negotiations.link(session.id, role, transport, asdict(choice))
             except GenieError as error:  # a full disk does not end a connection that works

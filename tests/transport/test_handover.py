@@ -50,8 +50,8 @@ def test_both_sides_learn_what_arrived(
         message = feed(control, wire, most)
         if message is not None:
             back += handover.received(*message)
-    assert a.ended == arrived & set(mine)
-    assert b.ended == arrived & set(theirs)
+    assert a.ended == frozenset(arrived) & frozenset(mine)
+    assert b.ended == frozenset(arrived) & frozenset(theirs)
     assert a.peer_reason == "it left"
     assert b.peer_reason == "the port is down"
     assert not to_a, "whoever is done takes nothing of what follows"
@@ -71,7 +71,7 @@ def test_what_follows_the_last_message_is_left_alone() -> None:
         message = feed(left, to_a, 1 << 16)
         assert message is not None
         a.received(*message)
-    assert a.ended == {7}
+    assert a.ended == frozenset({7})
     assert to_a == b"the next wire"
 
 
