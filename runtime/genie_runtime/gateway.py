@@ -62,7 +62,8 @@ class DataGateway:
         """The data paths on which other daemons reach this one."""
         near = "shm" if self.peer_endpoint.startswith("unix://") else "tcp"
         ports = ("dpdk",) if self._fabrics else ()
-        ucx = ("ucx",) if ucx_built() and (near == "shm" or self._trusted) else ()
+        # Within a machine shared memory of our own is there, and better.
+        ucx = ("ucx",) if near == "tcp" and self._trusted and ucx_built() else ()
         return (near, *ports, *ucx)
 
     @property
