@@ -173,4 +173,18 @@ class Port:
         send: bytes,
         receive: bytes,
     ) -> bool: ...
+    def attach_ucx(
+        self,
+        factory: object,
+        fd: int,
+        greeting: bytes,
+        window: int,
+        chunk: int,
+        stall_ns: int,
+        network: bool,
+        loopback: bool,
+        sealed: bool,
+        send: bytes,
+        receive: bytes,
+    ) -> bool: ...
     def share(self, arena: Arena) -> bool: ...

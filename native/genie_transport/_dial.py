@@ -42,6 +42,7 @@ def connect(
     path: str | None = None,
     tls: ssl.SSLContext | None = None,
     encrypt: bool = False,
+    trusted: bool = False,
     timeout: float = 10.0,
     limits: Limits | None = None,
     epoch: int = 1,
@@ -51,20 +52,25 @@ def connect(
     """Dial a Listener that expects `session_id` with `key`; blocks up to `timeout` seconds.
 
     `path` is "shm" or "unix" at unix:// endpoints, "tcp" at tcp:// endpoints, and "dpdk" at both,
-    over one of `fabrics`; without it the best one that both sides have is taken. The choice and
-    the reasons are logged and given to `decided`, again when the session moves to another path.
-    `encrypt` has tcp frames sealed with AES-128-GCM even on the loopback device, and datagrams
+    over one of `fabrics`; without it the best one that both sides have is taken, but never "ucx",
+    which may be named at both too: shared memory at the former, and at the latter, if `trusted`
+    declares the network trusted with all on it, whatever UCX finds. The choice and the reasons
+    are logged and given to `decided`, again when the session moves to another path. `encrypt` has
+    frames of tcp and ucx sealed with AES-128-GCM even on the loopback device, and datagrams
     even in a trusted fabric. Raises GenieError: GEN0602 (malformed), GEN0603 (TLS missing or too
     weak), GEN0604 (unreachable), GEN0605 (out of memory or descriptors), GEN0606 (session or
     certificate refused), GEN0607 (version), GEN0608 (busy), GEN0609 (the path is not built, or
-    the peer does not take it), GEN0650 (no port is open), GEN0651 (the port does not reach it).
+    the peer does not take it), GEN0650 (no port is open), GEN0651 (the port does not reach it),
+    GEN0665 (UCX is not there), GEN0666 (the network is not trusted), GEN0667 (UCX cannot start).
     """
     check_session_id(session_id)
     check_key(key)
     where = parse_endpoint(endpoint)
     limits = limits or Limits()
     ports = PortNotes(fabrics, encrypt=encrypt)
-    accepts = acceptable(where.kind, path, tls=tls is not None, encrypt=encrypt, ports=ports.any)
+    accepts = acceptable(
+        where.kind, path, tls=tls is not None, encrypt=encrypt, ports=ports.any, trusted=trusted
+    )
     notes = {Wire.DPDK: ports.offer()} if accepts.wires & Wire.DPDK else {}
     handshake = DialHandshake(session_id, key, limits, accepts.wires, notes)
     deadline = time.monotonic() + timeout

@@ -124,6 +124,7 @@ class Listener:
         *,
         path: str | None = None,
         encrypt: bool = False,
+        trusted: bool = False,
         limits: Limits | None = None,
         epoch: int = 1,
         fabrics: Sequence[Fabric] = (),
@@ -132,9 +133,10 @@ class Listener:
         """Let one peer with this session's key dial; the manager is connected once it has.
 
         Registering and posting are possible at once: posts wait for the peer, up to their
-        deadline. `path`, `encrypt`, `fabrics` and `decided` are as for connect(). Raises
-        GenieError GEN0602 (malformed id or key), GEN0605 (closed), GEN0608 (expected already, and
-        its manager is still open), GEN0609 (the path is not built), GEN0650 (no port is open).
+        deadline. `path`, `encrypt`, `trusted`, `fabrics` and `decided` are as for connect().
+        Raises GenieError GEN0602 (malformed id or key), GEN0605 (closed), GEN0608 (expected
+        already, and its manager is still open), GEN0609 and GEN0665 (the path is not built),
+        GEN0650 (no port is open), GEN0666 (the network is not declared trusted).
         """
         check_session_id(session_id)
         check_key(key)
@@ -142,7 +144,7 @@ class Listener:
         kind = self._bound.endpoint.kind
         ports = PortNotes(fabrics, encrypt=encrypt)
         tls = self._tls is not None
-        accepts = acceptable(kind, path, tls=tls, encrypt=encrypt, ports=ports.any)
+        accepts = acceptable(kind, path, tls=tls, encrypt=encrypt, ports=ports.any, trusted=trusted)
         with self._lock:
             if self._closing:
                 raise setup_error("GEN0605", "the listener is closed", at=self.endpoint)

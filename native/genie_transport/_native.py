@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import socket
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from genie_transport._endpoint import is_loopback
 from genie_transport._errors import refused, setup_error
 from genie_transport._handle import DMAHandle
 from genie_transport._handshake import TrafficKeys
@@ -27,6 +29,7 @@ from genie_transport._types import (
     Region,
     Transfer,
 )
+from genie_transport._ucx_path import found, leave_tls
 from genie_transport._wires import Wire, core
 
 __all__ = ["NativeTransport"]
@@ -37,8 +40,24 @@ _TCP_CHUNK = 256 << 10
 _FOREVER = -1
 _NS = 1_000_000_000
 
-_VERIFICATION = {Wire.SHM: "sequence", Wire.TCP: "crc32c", Wire.TCP_AEAD: "aes-128-gcm"}
+_UCX_CHUNK = 256 << 10
+_PATHS = {
+    Wire.SHM: "shm",
+    Wire.TCP: "tcp",
+    Wire.TCP_AEAD: "tcp",
+    Wire.UCX: "ucx",
+    Wire.UCX_AEAD: "ucx",
+}
+_VERIFICATION = {
+    Wire.SHM: "sequence",
+    Wire.TCP: "crc32c",
+    Wire.TCP_AEAD: "aes-128-gcm",
+    Wire.UCX: "crc32c",
+    Wire.UCX_AEAD: "aes-128-gcm",
+}
+_CHUNKS = {"shm": _SHM_CHUNK, "tcp": _TCP_CHUNK, "ucx": _UCX_CHUNK}
 
+_log = logging.getLogger("genie_transport")
 _open: weakref.WeakSet[NativeTransport] = weakref.WeakSet()
 
 
@@ -52,7 +71,8 @@ class NativeTransport:
             raise setup_error("GEN0609", "the native transports are not built", cause=why)
         self._wire = wire
         self._limits = limits
-        self._chunk = min(limits.chunk_bytes, _SHM_CHUNK if wire is Wire.SHM else _TCP_CHUNK)
+        self._chunk = min(limits.chunk_bytes, _CHUNKS[_PATHS[wire]])
+        self._remote = wire is not Wire.SHM
         self._stall_ns = int(limits.stall_timeout * _NS)
         try:
             self._port: Any = module.Port(limits.window_bytes, limits.chunk_bytes, self._stall_ns)
@@ -78,8 +98,16 @@ class NativeTransport:
         chunk = min(self._chunk, peer.chunk_bytes)
         terms = (peer.window_bytes, chunk, int(peer.stall_timeout * _NS))
         sock.setblocking(False)
-        fd = sock.detach()
+        if _PATHS[self._wire] == "ucx":
+            try:
+                return self._attach_ucx(sock, keys, terms, greeting)
+            except BaseException:
+                sock.close()
+                self._port.close()
+                self._port.join()
+                raise
         try:
+            fd = sock.detach()
             if self._wire is Wire.SHM:
                 return bool(self._port.attach_shm(fd, greeting, *terms, _RING))
             sealed = self._wire is Wire.TCP_AEAD
@@ -89,19 +117,38 @@ class NativeTransport:
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
 
+    def _attach_ucx(
+        self, sock: socket.socket, keys: TrafficKeys, terms: tuple[int, int, int], greeting: bytes
+    ) -> bool:
+        module, why = found()
+        if module is None:
+            raise setup_error("GEN0665", "the ucx path is not there", at="ucx", cause=why)
+        self._remote = sock.family != socket.AF_UNIX
+        local = self._remote and is_loopback(sock.getpeername()[0])
+        sealed = self._wire is Wire.UCX_AEAD
+        if self._remote and not sealed:
+            _log.warning("ucx: the network is declared trusted, frames have CRC32C alone")
+        greeting = leave_tls(sock, greeting)
+        where = (sock.detach(), greeting, *terms, self._remote, local)
+        try:
+            return bool(
+                self._port.attach_ucx(module.factory, *where, sealed, keys.send, keys.receive)
+            )
+        except RuntimeError as error:
+            raise setup_error("GEN0667", "UCX cannot start", at="ucx", cause=str(error)) from error
+
     # -- Transport ---------------------------------------------------------------------------
 
     def capabilities(self) -> Capabilities:
-        shm = self._wire is Wire.SHM
         return Capabilities(
-            path="shm" if shm else "tcp",
-            remote=not shm,
+            path=_PATHS[self._wire],
+            remote=self._remote,
             devices=("cpu",),
             max_transfer=(1 << 63) - 1,
             chunk_bytes=self._chunk,
             window_bytes=self._limits.window_bytes,
             verification=_VERIFICATION[self._wire],
-            encrypted=self._wire is Wire.TCP_AEAD,
+            encrypted=self._wire in (Wire.TCP_AEAD, Wire.UCX_AEAD),
         )
 
     def counters(self) -> Counters:

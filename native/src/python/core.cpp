@@ -18,6 +18,7 @@
 #include "genie/endpoint.h"
 #include "genie/shm.h"
 #include "genie/tcp.h"
+#include "genie/ucx.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -179,6 +180,39 @@ class Port {
                              Terms{window, chunk, stall_ns});
   }
 
+  // Takes the descriptor in any case. False when there is a peer already. `factory` is the
+  // capsule of the module _ucx.
+  bool attach_ucx(const nb::capsule& factory, int fd, const nb::bytes& greeting,
+                  std::uint64_t window, std::uint32_t chunk, std::int64_t stall_ns, bool network,
+                  bool loopback, bool sealed, const nb::bytes& send, const nb::bytes& receive) {
+    const auto* found = static_cast<const UcxFactory*>(factory.data(kUcxCapsule));
+    if (found == nullptr) throw nb::python_error();
+    if (found->abi != kUcxAbi || found->size != sizeof(UcxFactory)) {
+      throw std::runtime_error("_ucx and _core are of different builds");
+    }
+    if (send.size() < 16 || receive.size() < 16) {
+      throw std::invalid_argument("a secret has at least 16 bytes");
+    }
+    const auto secret = [](const nb::bytes& bytes) {
+      return std::span(reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size());
+    };
+    const UcxSecrets secrets{secret(send), secret(receive), sealed};
+    const UcxOptions options{network, loopback, 0};
+    std::string text(greeting.c_str(), greeting.size());
+    std::string error;
+    bool made = false;
+    bool attached = false;
+    {
+      const nb::gil_scoped_release free;
+      auto wire =
+          UcxWire::create(*found, fd, std::move(text), options, chunk, secrets, error);
+      made = wire != nullptr;
+      if (made) attached = endpoint_->attach(std::move(wire), Terms{window, chunk, stall_ns});
+    }
+    if (!made) throw std::runtime_error(error);
+    return attached;
+  }
+
   bool share(const std::shared_ptr<Arena>& arena) {
     const nb::gil_scoped_release free;
     return endpoint_->with_wire([&](Wire& wire) {
@@ -234,5 +268,7 @@ NB_MODULE(_core, m) {
            "stall_ns"_a, "ring"_a)
       .def("attach_tcp", &Port::attach_tcp, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
            "stall_ns"_a, "sealed"_a, "send"_a, "receive"_a)
+      .def("attach_ucx", &Port::attach_ucx, "factory"_a, "fd"_a, "greeting"_a, "window"_a,
+           "chunk"_a, "stall_ns"_a, "network"_a, "loopback"_a, "sealed"_a, "send"_a, "receive"_a)
       .def("share", &Port::share, "arena"_a);
 }
