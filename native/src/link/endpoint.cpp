@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::int64_t kSpin = 50'000;           // how long to look before sleeping
 constexpr std::int64_t kLease = 100'000;         // how long a driver may be away
+constexpr std::int64_t kNews = 4'000'000;        // how often a driver stops to tell of progress
 constexpr std::int64_t kPauses = 1'500;          // of these, how long without giving up the core
 constexpr std::int64_t kFarewell = 250'000'000;  // what close() gives the last acknowledgements
 constexpr std::int64_t kLongest = 3600'000'000'000;
@@ -210,20 +211,25 @@ bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
     }
   }
   events_.watched(true);
-  std::int64_t worked = now_ns();
-  std::int64_t now = worked;
-  while (!events_.pending() && events_.interrupts() == interrupts_seen_) {
+  const std::int64_t begun = now_ns();
+  std::int64_t worked = begun;
+  std::int64_t now = begun;
+  const auto done = [&] {
+    return events_.urgent() || (events_.pending() && now - begun >= kNews);
+  };
+  while (!done() && events_.interrupts() == interrupts_seen_) {
     bool progress = false;
     if (waiting_.load(std::memory_order_relaxed) == 0 && lock_.try_lock()) {
       progress = turn();
       lock_.unlock();
     }
     now = now_ns();
+    if (now >= deadline) break;
     if (progress) {
       worked = now;
       continue;
     }
-    if (now >= deadline || now - worked > kSpin) break;
+    if (now - worked > kSpin) break;
     if (now - worked < kPauses) {
       pause_cpu();
     } else {
@@ -276,8 +282,11 @@ void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
   bool idle = halted || !posted_.load();
   if (closing_ && !halted) idle = false;
   if (wire_ != nullptr && !halted) {
-    if (!leased_) idle = wire_->arm(link_) && idle;
-    count += wire_->watch(&watched[1]);
+    if (!leased_) {
+      idle = wire_->arm(link_) && idle;
+      // Else the drivers look: a descriptor that is waited on would cost each of its wake-ups.
+      count += wire_->watch(&watched[1]);
+    }
   }
   if (idle) {
     std::int64_t until = kLongest;
