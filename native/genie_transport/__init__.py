@@ -16,10 +16,12 @@ from genie_transport._listener import Listener
 from genie_transport._manager import TransferManager
 from genie_transport._transport import Transport
 from genie_transport._types import Capabilities, Limits, Priority, Stats
+from genie_transport._wires import Decision
 
 __all__ = [
     "Capabilities",
     "DMAHandle",
+    "Decision",
     "Limits",
     "Listener",
     "Priority",

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import socket
 import ssl
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from genie_schemas.errors import GenieError, Place
 from genie_transport._endpoint import Endpoint, check_tls, parse_endpoint, resolve
 from genie_transport._errors import setup_error
+from genie_transport._failover import FailoverTransport
 from genie_transport._handshake import Accepted, DialHandshake, check_key, check_session_id
 from genie_transport._manager import TransferManager
 from genie_transport._native import NativeTransport
+from genie_transport._ports import PortNotes
 from genie_transport._sockets import SocketTransport
 from genie_transport._stream import PlainStream, Stream, TlsStream
 from genie_transport._threaded import ThreadedTransport
 from genie_transport._transport import Transport
 from genie_transport._types import Limits
-from genie_transport._wires import Wire, acceptable
+from genie_transport._wires import Accepts, Decision, Wire, acceptable, decide, path_of
+
+if TYPE_CHECKING:
+    from genie_transport._fabric import Fabric
 
 __all__ = ["connect", "transport_over", "tune"]
 
 _log = logging.getLogger("genie_transport")
+_PORT_STALL = 5.0  # seconds without a datagram after which a session moves off its port
 
 
 def connect(
@@ -36,38 +45,85 @@ def connect(
     timeout: float = 10.0,
     limits: Limits | None = None,
     epoch: int = 1,
+    fabrics: Sequence[Fabric] = (),
+    decided: Callable[[Decision], None] = lambda decision: None,
 ) -> TransferManager:
     """Dial a Listener that expects `session_id` with `key`; blocks up to `timeout` seconds.
 
-    `path` is "shm" or "unix" at unix:// endpoints and "tcp" at tcp:// endpoints; without it the
-    best one that both sides have is taken, and the choice is logged. `encrypt` has tcp frames
-    sealed with AES-128-GCM even on the loopback device. Raises GenieError: GEN0602 (malformed),
-    GEN0603 (TLS missing or too weak), GEN0604 (unreachable), GEN0605 (out of memory or
-    descriptors), GEN0606 (session or certificate refused), GEN0607 (version), GEN0608 (busy),
-    GEN0609 (the path is not built, or the peer does not take it).
+    `path` is "shm" or "unix" at unix:// endpoints, "tcp" at tcp:// endpoints, and "dpdk" at both,
+    over one of `fabrics`; without it the best one that both sides have is taken. The choice and
+    the reasons are logged and given to `decided`, again when the session moves to another path.
+    `encrypt` has tcp frames sealed with AES-128-GCM even on the loopback device, and datagrams
+    even in a trusted fabric. Raises GenieError: GEN0602 (malformed), GEN0603 (TLS missing or too
+    weak), GEN0604 (unreachable), GEN0605 (out of memory or descriptors), GEN0606 (session or
+    certificate refused), GEN0607 (version), GEN0608 (busy), GEN0609 (the path is not built, or
+    the peer does not take it), GEN0650 (no port is open), GEN0651 (the port does not reach it).
     """
     check_session_id(session_id)
     check_key(key)
     where = parse_endpoint(endpoint)
     limits = limits or Limits()
-    wires = acceptable(where.kind, path, tls=tls is not None, encrypt=encrypt)
+    ports = PortNotes(fabrics, encrypt=encrypt)
+    accepts = acceptable(where.kind, path, tls=tls is not None, encrypt=encrypt, ports=ports.any)
+    notes = {Wire.DPDK: ports.offer()} if accepts.wires & Wire.DPDK else {}
+    handshake = DialHandshake(session_id, key, limits, accepts.wires, notes)
     deadline = time.monotonic() + timeout
     sock = _open(where, tls, deadline)
     try:
         sock = _secure(sock, where, tls, deadline)
-        accepted = _prove(sock, where, DialHandshake(session_id, key, limits, wires), deadline)
+        accepted = _prove(sock, where, handshake, deadline)
+        if accepted.wire is Wire.DPDK:
+            ports.settle(accepted.note)
     except BaseException:
         sock.close()
         raise
-    return TransferManager(transport_over(sock, where, accepted, limits), limits, epoch=epoch)
+    choice = settled(where, session_id, accepts, accepted)
+    decided(choice)
+    transport = transport_over(sock, where, accepted, limits, ports, moving(choice, decided))
+    manager = TransferManager(transport, limits, epoch=epoch)
+    if isinstance(transport, FailoverTransport):
+        transport.settle()
+        if path is not None and (failure := manager.failure) is not None:
+            manager.close()
+            raise setup_error(
+                "GEN0651", "the port does not reach the peer", at=path, cause=failure.message
+            )
+    return manager
+
+
+def settled(where: Endpoint, session_id: str, accepts: Accepts, accepted: Accepted) -> Decision:
+    """What a handshake settled, in words and in the log."""
+    name = session_id[:8]
+    return decide(str(where), where.kind, name, accepts, accepted.wire, accepted.fallback)
+
+
+def moving(choice: Decision, decided: Callable[[Decision], None]) -> Callable[[str], None]:
+    """What to call with the reason when the session moves to its fallback."""
+
+    def moved(reason: str) -> None:
+        wire = Wire[choice.fallback]
+        path = path_of(wire, choice.endpoint.partition("://")[0])
+        reasons = {**choice.reasons, choice.path: reason}
+        decided(
+            dataclasses.replace(
+                choice, path=path, wire=choice.fallback, fallback="", reasons=reasons
+            )
+        )
+
+    return moved
 
 
 def transport_over(
-    sock: socket.socket, where: Endpoint, accepted: Accepted, limits: Limits
+    sock: socket.socket,
+    where: Endpoint,
+    accepted: Accepted,
+    limits: Limits,
+    ports: PortNotes | None = None,
+    moved: Callable[[str], None] = lambda reason: None,
 ) -> Transport:
     """The transport that the peers agreed on, over `sock`, which belongs to it from here on."""
-    offer = "asked for" if accepted.wire is not Wire.STREAM else "the reference"
-    _log.info("%s: %s frames, %s", where, accepted.wire.name, offer)
+    if accepted.wire is Wire.DPDK and ports is not None:
+        return _beside(sock, where, accepted, limits, ports, moved)
     if accepted.wire is not Wire.STREAM:
         native = NativeTransport(accepted.wire, limits)
         native.attach(sock, accepted.keys, accepted.terms, greeting=accepted.welcome)
@@ -77,6 +133,39 @@ def transport_over(
     reference = SocketTransport(where.kind, limits, encrypted=tls)
     reference.attach(stream, accepted.keys, accepted.terms, greeting=accepted.welcome)
     return ThreadedTransport(reference)
+
+
+def _beside(
+    sock: socket.socket,
+    where: Endpoint,
+    accepted: Accepted,
+    limits: Limits,
+    ports: PortNotes,
+    moved: Callable[[str], None],
+) -> Transport:
+    """A session over a port, with `sock` beside it, and its successor over `sock`."""
+    beneath = dataclasses.replace(
+        accepted, wire=accepted.fallback, keys=accepted.fallback_keys, welcome=b""
+    )
+    impatient = dataclasses.replace(limits, stall_timeout=min(limits.stall_timeout, _PORT_STALL))
+    try:
+        first = ports.transport(accepted, impatient)
+    except BaseException:
+        sock.close()
+        raise
+
+    def follow(line: socket.socket) -> Transport:
+        return transport_over(line, where, beneath, limits)
+
+    return FailoverTransport(
+        first,
+        sock,
+        accepted.control,
+        greeting=accepted.welcome,
+        patience=limits.stall_timeout,
+        succeed=follow if accepted.fallback else None,
+        moved=moved,
+    )
 
 
 def tune(sock: socket.socket) -> None:

@@ -20,7 +20,7 @@ __all__ = [
     "unknown_path",
 ]
 
-PATHS = ("loopback", "unix", "shm", "tcp")
+PATHS = ("loopback", "unix", "shm", "tcp", "dpdk")
 
 _MAX_UNIX_PATH = 107  # sun_path, less its final zero
 

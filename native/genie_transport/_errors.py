@@ -42,6 +42,9 @@ _REMEDIES = {
     "GEN0627": "wait for the other transfer, or cancel it",
     "GEN0628": "name equal lengths, with DMAHandle.part()",
     "GEN0630": "post again, and leave the source unchanged until the transfer is done",
+    "GEN0650": "start the daemon with --dpdk DEVICE, or name no path",
+    "GEN0651": "compare both ports' networks, addresses and MTU, or name no path",
+    "GEN0652": "open a new connection and post again",
     "GEN0631": "open a new connection; if it recurs, compare the releases of both sides",
 }
 

@@ -10,17 +10,19 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from genie_schemas.errors import GenieError
 from genie_transport._bind import Bound, bind
-from genie_transport._dial import transport_over, tune
+from genie_transport._dial import moving, settled, transport_over, tune
 from genie_transport._endpoint import parse_endpoint
 from genie_transport._errors import setup_error
 from genie_transport._handshake import (
     Accepted,
+    Expected,
     HandshakeRefused,
     ListenHandshake,
     check_key,
@@ -28,8 +30,12 @@ from genie_transport._handshake import (
 )
 from genie_transport._late import LateTransport
 from genie_transport._manager import TransferManager
+from genie_transport._ports import PortNotes
 from genie_transport._types import Capabilities, Limits, Lost
-from genie_transport._wires import Wire, acceptable
+from genie_transport._wires import Accepts, Decision, acceptable
+
+if TYPE_CHECKING:
+    from genie_transport._fabric import Fabric
 
 __all__ = ["Listener"]
 
@@ -43,9 +49,11 @@ _PAUSE = 0.1  # seconds without accepting when descriptors have run out
 class _Session:
     key: bytes
     limits: Limits
-    wires: Wire
+    accepts: Accepts
     transport: LateTransport
     manager: TransferManager
+    ports: PortNotes
+    decided: Callable[[Decision], None]
 
 
 @dataclass(eq=False)
@@ -118,19 +126,23 @@ class Listener:
         encrypt: bool = False,
         limits: Limits | None = None,
         epoch: int = 1,
+        fabrics: Sequence[Fabric] = (),
+        decided: Callable[[Decision], None] = lambda decision: None,
     ) -> TransferManager:
         """Let one peer with this session's key dial; the manager is connected once it has.
 
         Registering and posting are possible at once: posts wait for the peer, up to their
-        deadline. `path` and `encrypt` are as for connect(). Raises GenieError GEN0602 (malformed
-        id or key), GEN0605 (closed), GEN0608 (expected already, and its manager is still open),
-        GEN0609 (the path is not built).
+        deadline. `path`, `encrypt`, `fabrics` and `decided` are as for connect(). Raises
+        GenieError GEN0602 (malformed id or key), GEN0605 (closed), GEN0608 (expected already, and
+        its manager is still open), GEN0609 (the path is not built), GEN0650 (no port is open).
         """
         check_session_id(session_id)
         check_key(key)
         limits = limits or Limits()
         kind = self._bound.endpoint.kind
-        wires = acceptable(kind, path, tls=self._tls is not None, encrypt=encrypt)
+        ports = PortNotes(fabrics, encrypt=encrypt)
+        tls = self._tls is not None
+        accepts = acceptable(kind, path, tls=tls, encrypt=encrypt, ports=ports.any)
         with self._lock:
             if self._closing:
                 raise setup_error("GEN0605", "the listener is closed", at=self.endpoint)
@@ -142,9 +154,11 @@ class Listener:
                 raise setup_error(
                     "GEN0608", f"session {session_id} is expected already", at=self.endpoint
                 )
-            transport = LateTransport(_expected(kind, limits, encrypted=self._tls is not None))
+            transport = LateTransport(_expected(kind, limits, encrypted=tls))
             manager = TransferManager(transport, limits, epoch=epoch)
-            self._sessions[session_id] = _Session(key, limits, wires, transport, manager)
+            self._sessions[session_id] = _Session(
+                key, limits, accepts, transport, manager, ports, decided
+            )
             return manager
 
     def forget(self, session_id: str) -> None:
@@ -222,12 +236,12 @@ class Listener:
         self._strangers[sock.fileno()] = stranger
         self._poll.register(sock.fileno(), select.POLLIN)
 
-    def _find(self, session_id: str) -> tuple[bytes, Limits, Wire] | None:
+    def _find(self, session_id: str) -> Expected | None:
         with self._lock:
             session = self._sessions.get(session_id)
         if session is None or session.manager.failure is not None:
             return None
-        return session.key, session.limits, session.wires
+        return Expected(session.key, session.limits, session.accepts.wires, session.ports)
 
     def _proceed(self, stranger: _Stranger) -> None:
         """Go on with a handshake as far as it goes without waiting."""
@@ -268,14 +282,18 @@ class Listener:
             return
         self._release(stranger)
         # This is the only thread that begins a transport: nobody can come in between.
+        where, name = self._bound.endpoint, handshake.session_id
+        choice = settled(where, name, session.accepts, accepted)
+        moved = moving(choice, session.decided)
         try:
             transport = transport_over(
-                stranger.sock, self._bound.endpoint, accepted, session.limits
+                stranger.sock, where, accepted, session.limits, session.ports, moved
             )
         except GenieError as error:
             _log.warning("%s: a peer cannot be served: %s", self.endpoint, error)
             stranger.sock.close()
             return
+        session.decided(choice)
         if not session.transport.begin(transport):
             transport.close()  # its manager was closed meanwhile
             while not any(isinstance(event, Lost) for event in transport.poll(None)):

@@ -201,7 +201,7 @@ def measure(folder: Path) -> tuple[int, int]:
         return begin, 64 + 48 + 16 + 64 + 64 + 16  # OPEN and DATA with header, payload, tags
 
 
-ANSWERS = 7 + 52 + 7 + 33  # behind the listener's challenge and welcome
+ANSWERS = 7 + 32 + 7 + 24 + 32  # behind the listener's challenge and welcome
 
 
 def test_cut_at_every_byte(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from tests.transport.support import (
 
 pytestmark = pytest.mark.skipif(core()[0] is None, reason=f"not built: {core()[1]}")
 
-HELLO = 7 + 32 + 20 + 1 + 1 + 7 + 32  # hello for session "s", and proof
-ANSWERS = 7 + 32 + 7 + 21 + 32  # challenge and welcome
+HELLO = 7 + 32 + 20 + 1 + 2 + 1 + 7 + 32  # hello for session "s", and proof
+ANSWERS = 7 + 32 + 7 + 24 + 32  # challenge and welcome
 
 
 @pytest.fixture(params=["clear", "sealed"])

@@ -1,7 +1,8 @@
 """Error codes of this area; see the package's docstring for the ranges.
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
-GEN063x integrity. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
+GEN063x integrity · GEN064x ports · GEN065x choosing and changing paths. The refusals that a
+receiver sends (0623–0627, 0630) travel as bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -188,5 +189,27 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """A frame was forged, replayed, out of order or impossible: its header's tag, sequence
         number, size or offset does not fit. The connection is ended at once, since nothing that
         follows can be trusted.""",
+    ),
+    "GEN0650": (
+        "No DPDK port is open",
+        ExitCode.UNREACHABLE,
+        """The dpdk path was named, and this side has no port for it, or its port is down. A named
+        path is never silently replaced. Ports belong to daemons: start genied with --dpdk DEVICE,
+        or name no path and let the peers choose.""",
+    ),
+    "GEN0651": (
+        "The port does not reach the peer",
+        ExitCode.UNREACHABLE,
+        """Both sides have a port and agreed on the dpdk path, but no datagram came through. Check
+        that both ports are on one network (the same cable, switch or memif socket), that their
+        addresses differ and lie in one /24, that the frames of one fit the other's MTU, and that
+        nothing between them drops UDP.""",
+    ),
+    "GEN0652": (
+        "The session could not move to its next path",
+        ExitCode.UNREACHABLE,
+        """The port's path was lost, the peers agreed on what had arrived, and the next path could
+        not be opened. Every outstanding transfer fails and none is reported as arrived unless its
+        receiver had verified it. Open a new connection and post again.""",
     ),
 }
