@@ -37,7 +37,13 @@ _TCP_CHUNK = 256 << 10
 _FOREVER = -1
 _NS = 1_000_000_000
 
-_VERIFICATION = {Wire.SHM: "sequence", Wire.TCP: "crc32c", Wire.TCP_AEAD: "aes-128-gcm"}
+_SEALED = Wire.TCP_AEAD | Wire.TCP_TLS
+_VERIFICATION = {
+    Wire.SHM: "sequence",
+    Wire.TCP: "crc32c",
+    Wire.TCP_AEAD: "aes-128-gcm",
+    Wire.TCP_TLS: "aes-128-gcm",
+}
 
 _open: weakref.WeakSet[NativeTransport] = weakref.WeakSet()
 
@@ -75,19 +81,38 @@ class NativeTransport:
 
         False when there is a peer already or none is wanted. Raises GenieError GEN0605.
         """
-        chunk = min(self._chunk, peer.chunk_bytes)
-        terms = (peer.window_bytes, chunk, int(peer.stall_timeout * _NS))
+        if self._wire is not Wire.SHM:
+            return self.attach_streams([sock], [keys], peer, greeting=greeting)
         sock.setblocking(False)
-        fd = sock.detach()
         try:
-            if self._wire is Wire.SHM:
-                return bool(self._port.attach_shm(fd, greeting, *terms, _RING))
-            sealed = self._wire is Wire.TCP_AEAD
-            return bool(
-                self._port.attach_tcp(fd, greeting, *terms, sealed, keys.send, keys.receive)
-            )
+            fd = sock.detach()
+            return bool(self._port.attach_shm(fd, greeting, *self._terms(peer), _RING))
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
+
+    def attach_streams(
+        self,
+        socks: Sequence[socket.socket],
+        keys: Sequence[TrafficKeys],
+        peer: PeerTerms,
+        *,
+        greeting: bytes = b"",
+    ) -> bool:
+        """As attach(), over several connections of one session, with keys of their own each."""
+        for sock in socks:
+            sock.setblocking(False)
+        fds = [sock.detach() for sock in socks]
+        sealed = bool(self._wire & _SEALED)
+        send = [each.send if sealed else b"" for each in keys]
+        receive = [each.receive if sealed else b"" for each in keys]
+        try:
+            return bool(self._port.attach_tcp(fds, greeting, *self._terms(peer), send, receive))
+        except RuntimeError as error:
+            raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
+
+    def _terms(self, peer: PeerTerms) -> tuple[int, int, int]:
+        chunk = min(self._chunk, peer.chunk_bytes)
+        return peer.window_bytes, chunk, int(peer.stall_timeout * _NS)
 
     # -- Transport ---------------------------------------------------------------------------
 
@@ -101,7 +126,7 @@ class NativeTransport:
             chunk_bytes=self._chunk,
             window_bytes=self._limits.window_bytes,
             verification=_VERIFICATION[self._wire],
-            encrypted=self._wire is Wire.TCP_AEAD,
+            encrypted=bool(self._wire & _SEALED),
         )
 
     def counters(self) -> Counters:
