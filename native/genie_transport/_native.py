@@ -65,7 +65,16 @@ class NativeTransport:
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
         self._address_of = module.address_of
+        # What the port's thread may write or read stays for as long as the thread runs.
+        self._regions: dict[bytes, Region] = {}
         _open.add(self)
+
+    def __del__(self) -> None:
+        """Nobody can close it any more: the thread ends before the memory that it uses goes."""
+        port = getattr(self, "_port", None)  # None: it never came to be
+        if port is not None:
+            port.close()
+            port.join()
 
     # -- the connection ----------------------------------------------------------------------
 
@@ -136,6 +145,7 @@ class NativeTransport:
     def register(self, region: Region) -> None:
         handle = region.handle
         region.address = self._address_of(region.view)
+        self._regions[handle.key] = region
         self._port.add(
             region.address,
             handle.length,
@@ -148,6 +158,7 @@ class NativeTransport:
 
     def deregister(self, region: Region) -> None:
         self._port.withdraw(region.handle.key)
+        self._regions.pop(region.handle.key, None)
 
     def share(self, arena: Any) -> bool:
         """Let the peer read `arena` (a _core.Arena) in place. False: not on this path."""
@@ -229,6 +240,7 @@ class NativeTransport:
                 return Expired()
             case 6:
                 self._port.join()
+                self._regions.clear()
                 return Lost(f"GEN{code:04d}", extra, {})
         return Connected()
 

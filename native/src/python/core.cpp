@@ -252,6 +252,8 @@ class Port {
 NB_MODULE(_core, m) {
   using genie::Port;
   m.doc() = "The native transports.";
+  // What a program still holds when it ends is its own business, and no leak.
+  nb::set_leak_warnings(false);
   m.def("address_of", &genie::address_of, "buffer"_a);
   nb::class_<genie::Arena>(m, "Arena")
       .def(nb::new_(&genie::make_arena), genie::Free(), "nbytes"_a, "huge"_a = true)
