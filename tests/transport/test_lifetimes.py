@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
-import textwrap
 import weakref
 
 import numpy as np
 import pytest
 
 from genie_transport.testing import PATHS, pair
-from tests.transport.support import WAIT
 
 NATIVE = ("shm", "tcp")
 
@@ -46,22 +42,3 @@ def test_memory_stays_as_long_as_its_transport(path: str) -> None:
     # Each buffer went after its own side's thread had ended.
     assert sorted(freed) in ([before, before], [before, before + 1])
     assert threads() == before
-
-
-@pytest.mark.parametrize("path", NATIVE)
-def test_a_program_may_end_in_the_middle_of_a_transfer(path: str) -> None:
-    program = f"""
-    from genie_transport.testing import PATHS, pair
-    assert {path!r} in PATHS, "not built"
-    a, b = pair({path!r})
-    data, there = bytearray(64 << 20), bytearray(64 << 20)
-    future = a.post(a.register(data), b.register(there))
-    print("posted", flush=True)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=WAIT,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "posted\n", "")

@@ -82,6 +82,7 @@ class Endpoint {
     Endpoint& endpoint_;
   };
 
+  bool inherited() const;
   void run();
   bool turn();
   void take_orders();

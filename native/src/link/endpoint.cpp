@@ -43,9 +43,11 @@ Endpoint::Endpoint(const Terms& own)
       wake_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       owner_pid_(::getpid()) {}
 
+// After fork() the thread exists in the parent only, and so do its duties.
+bool Endpoint::inherited() const { return ::getpid() != owner_pid_; }
+
 Endpoint::~Endpoint() {
-  if (::getpid() != owner_pid_) {
-    // After fork() the thread exists in the parent only, and so do its duties.
+  if (inherited()) {
     if (thread_.joinable()) thread_.detach();
     (void)wire_.release();
     return;
@@ -138,11 +140,13 @@ void Endpoint::alarm(std::int64_t delay_ns) {
 }
 
 void Endpoint::close() {
+  if (inherited()) return;
   closing_ = true;
   nudge();
 }
 
 void Endpoint::join() {
+  if (inherited()) return;
   const std::lock_guard hold(join_lock_);
   if (thread_.joinable()) thread_.join();
   const Entry entry(*this);
