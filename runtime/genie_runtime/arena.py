@@ -35,6 +35,8 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _ZEROS = bytes(1 << 20)
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
+_PUNCH_HOLE = 3
+"""FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE."""
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _ids = itertools.count(1)
 
@@ -53,6 +55,7 @@ def _libc() -> ctypes.CDLL:
     libc.mmap.argtypes = (place, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, offset)
     libc.mmap.restype = place
     libc.munmap.argtypes = (place, size)
+    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, offset, offset)
     return libc
 
 
@@ -171,6 +174,14 @@ class Arena:
         for start in range(offset, offset + length, len(_ZEROS)):
             stop = min(start + len(_ZEROS), offset + length)
             self._bytes[start:stop] = _ZEROS[: stop - start]
+
+    def punch(self, offset: int, length: int) -> None:
+        """Give the pages of a range back to the system; nobody may touch the range any more.
+
+        Raises GenieError GEN0470 when the system refuses.
+        """
+        if _libc().fallocate(self.fd, _PUNCH_HOLE, offset, length) != 0:
+            raise _unavailable(length, self.huge, ctypes.get_errno())
 
     def close(self) -> None:
         """Give the descriptor back; the mapping goes with the last view of it. Idempotent."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from genie_runtime.arena import Arena
 from genie_runtime.budget import Budget
 from genie_runtime.config import Limits
+from genie_runtime.gpu_direct import Choice, choose
 from genie_runtime.ledger import Ledger
 from genie_runtime.library import Library
 from genie_runtime.negotiation import NegotiationLog, Offer
@@ -72,7 +73,10 @@ class Core:
         threads: int,
         limits: Limits | None = None,
         gateway: Gateway | None = None,
+        gpu_direct: Choice = "auto",
     ) -> None:
+        """Raises GenieError GEN0670 when `gpu_direct` is "on" and cannot be."""
+        self.gpu_path = choose(gpu_direct, devices)
         self.limits = limits or Limits()
         self.devices: Mapping[str, DeviceSpec] = {device.id: device for device in devices}
         self.gateway = gateway

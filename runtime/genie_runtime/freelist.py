@@ -82,10 +82,10 @@ class FreeList:
                 return None
         return pieces
 
-    def take_at(self, spot: int) -> Piece:
-        """The whole block at a place."""
-        size, _ = self._blocks[spot]
-        return self._cut(spot, size, size)
+    def drop(self, begin: int, end: int) -> None:
+        """Forget every block between two places."""
+        for spot in [spot for spot in self._blocks if begin <= spot < end]:
+            self._remove(spot, self._blocks[spot][0])
 
     def put(self, spot: int, length: int, owner: str | None) -> tuple[int, int]:
         """Give a block back, joined with its free neighbours: the joined block's (place, size)."""

@@ -17,6 +17,7 @@ from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
 from genie_runtime.negotiation import Agreement, negotiate
+from genie_runtime.pool import PoolStats
 from genie_runtime.run import QUIESCE
 from genie_runtime.session import Session, close_session
 from genie_schemas.errors import GenieError
@@ -30,8 +31,10 @@ from genie_schemas.messages import (
     Empty,
     ExpectReply,
     ExpectRequest,
+    GpuDirectStatus,
     OpenReply,
     OpenRequest,
+    PoolStatus,
     Pulse,
     SessionRequest,
     StatusReply,
@@ -204,6 +207,7 @@ class Node:
                     memory_bytes=device.memory_bytes,
                     reserved_bytes=reserved,
                     constant_bytes=constants,
+                    pool=_pool_status(core.pools[device.id].stats()),
                 )
             )
         return StatusReply(
@@ -219,6 +223,7 @@ class Node:
             devices=devices,
             active=active,
             telemetry={**core.telemetry.snapshot(), "peak_bytes": peak},
+            gpu_direct=GpuDirectStatus(mode=core.gpu_path.mode, reason=core.gpu_path.reason),
         )
 
     # -- the end ----------------------------------------------------------------------------
@@ -272,6 +277,25 @@ class Node:
             self._reaper.join(5.0)
         runs = [run for session in sessions for run in list(session.runs.values())]
         self.core.close(lambda: all(run.freed.wait(_CLOSE) for run in runs))
+
+
+def _pool_status(stats: PoolStats) -> PoolStatus:
+    return PoolStatus(
+        limit_bytes=stats.limit,
+        arena_bytes=stats.reserved,
+        huge_bytes=stats.huge,
+        used_bytes=stats.used,
+        peak_bytes=stats.peak,
+        largest_free_bytes=stats.largest_free,
+        fragmentation_ppm=round(stats.fragmentation * 1_000_000),
+        arenas=stats.arenas,
+        regions=stats.regions,
+        assembled=stats.assembled,
+        waiting=stats.waiting,
+        waits=stats.waits,
+        waited_ms=int(stats.waited_s * 1000),
+        refused=stats.refused,
+    )
 
 
 def _untold(session: Session) -> bool:

@@ -25,6 +25,9 @@ MAX_PARTS = 1024
 MAX_MAPPINGS = 16384
 """Parts of all assembled ranges of a pool; a process may have 65530 mappings by default."""
 
+_CONVERT = 8 << 20
+"""2 MiB pages are given up for small ones in no fewer bytes, else arenas become many."""
+
 _NO_HUGE = 10.0
 """Seconds until huge pages are asked for again after there were none."""
 
@@ -53,29 +56,30 @@ class Pages:
         """Arena → bytes of it that are in no free list."""
         self._small = FreeList()
         self._huge = FreeList()
-        self._carved = FreeList()
-        """Free space of 2 MiB pages that were cut up for smaller blocks."""
+        self._holes: dict[int, int] = {}
+        """Arena → bytes of it that were given back to the system."""
         self._huge_from = 0.0 if huge else float("inf")
         """The time from which huge pages may be asked for."""
         self._mappings = 0
 
     @property
     def huge_bytes(self) -> int:
-        """Bytes of arenas with 2 MiB pages."""
-        return sum(arena.size for arena in self.arenas.values() if arena.huge)
+        """Bytes in 2 MiB pages."""
+        whole = sum(arena.size for arena in self.arenas.values() if arena.huge)
+        return whole - sum(self._holes.values())
 
     # -- pages ----------------------------------------------------------------------------------
 
     def take(self, length: int) -> list[Piece] | None:
         """Whole pages, in one piece if there is one or one can be made; 2 MiB pages come first."""
+        if length > self._room() + self._small.free_bytes + self._huge.free_bytes:
+            return None
         huge = self._huge_share(length)
         rest = length - huge
         if rest and self._small.largest < rest:
             self._grow(rest)
-        if self._small.free_bytes < rest:
-            block = self._carve(length)
-            return None if block is None else [block]
-        most = min(MAX_PARTS, MAX_MAPPINGS - self._mappings) // 2
+        self._convert(rest - self._small.free_bytes, keep=huge)
+        most = self._parts()
         pieces = self._huge.gather(huge, most)
         if pieces is None:
             return None
@@ -89,41 +93,36 @@ class Pages:
         return [*pieces, *small]
 
     def take_one(self, length: int) -> Piece | None:
-        """A block in one piece, in small pages or else out of a 2 MiB page."""
+        """A block of small pages in one piece."""
         if self._small.largest < length:
             self._grow(length)
+        if self._small.largest < length:
+            self._convert(length, keep=0)
         piece = self._small.take(length)
-        if piece is None:
-            return self._carve(length)
-        self._taken[where(piece[0])[0]] += length
+        if piece is not None:
+            self._taken[where(piece[0])[0]] += length
         return piece
 
     def give(self, piece: Piece) -> None:
         """Give a block back; its owner is whose bytes it holds."""
-        spot, length, owner = piece
-        arena = where(spot)[0]
-        self._taken[arena] -= length
-        if not self.arenas[arena].huge:
-            self._small.put(spot, length, owner)
-            return
-        begin, size = self._carved.put(spot, length, owner)
-        # Whole 2 MiB pages are no longer cut up. Arenas begin on such a boundary.
-        first, end = round_up(begin, HUGE_PAGE), (begin + size) // HUGE_PAGE * HUGE_PAGE
-        if first < end:
-            _, _, last = self._carved.take_at(begin)
-            for part, stop in ((begin, first), (end, begin + size)):
-                if part < stop:
-                    self._carved.put(part, stop - part, last)
-            self._huge.put(first, end - first, last)
+        arena = where(piece[0])[0]
+        self._taken[arena] -= piece[1]
+        (self._huge if self.arenas[arena].huge else self._small).put(*piece)
 
     def largest(self) -> int:
         """The largest request that `take` would serve now."""
-        most = min(MAX_PARTS, MAX_MAPPINGS - self._mappings) // 2
-        room = (self._limit - self.reserved) // PAGE * PAGE
-        small = room + sum(size for size, _ in zip(self._small.sizes(), range(most), strict=False))
+        most = self._parts()
+        small = sum(size for size, _ in zip(self._small.sizes(), range(most), strict=False))
         huge = sum(size for size, _ in zip(self._huge.sizes(), range(most), strict=False))
-        together = huge + small if huge + small >= HUGE_FROM else small
-        return max(together, self._carved.largest, self._huge.largest)
+        return self._room() + small + huge
+
+    def _room(self) -> int:
+        """Bytes by which the arenas may grow."""
+        return (self._limit - self.reserved) // PAGE * PAGE
+
+    def _parts(self) -> int:
+        """How many parts an assembled range may have of each kind."""
+        return min(MAX_PARTS, MAX_MAPPINGS - self._mappings) // 2
 
     def _huge_share(self, length: int) -> int:
         """How much of a request goes into 2 MiB pages."""
@@ -131,8 +130,7 @@ class Pages:
             return 0
         wanted = length // HUGE_PAGE * HUGE_PAGE
         if self._huge.largest < wanted and time.monotonic() >= self._huge_from:
-            room = self._limit - self.reserved
-            size = min(max(wanted, self._arena_bytes), room) // HUGE_PAGE * HUGE_PAGE
+            size = min(max(wanted, self._arena_bytes), self._room()) // HUGE_PAGE * HUGE_PAGE
             if size >= wanted:
                 try:
                     self._add(Arena.create(size, huge=True), self._huge)
@@ -140,17 +138,21 @@ class Pages:
                     self._huge_from = time.monotonic() + _NO_HUGE
         return min(wanted, self._huge.free_bytes)
 
-    def _carve(self, length: int) -> Piece | None:
-        """A block out of 2 MiB pages that are cut up for it: the last resort for small requests."""
-        if self._carved.largest < length:
-            block = self._huge.take(round_up(length, HUGE_PAGE))
-            if block is None:
-                return None
-            self._carved.put(*block)
-        piece = self._carved.take(length)
-        if piece is not None:
-            self._taken[where(piece[0])[0]] += length
-        return piece
+    def _convert(self, missing: int, keep: int) -> None:
+        """Give free 2 MiB pages back to the system, and take small ones in their place.
+
+        `keep` bytes of them stay. Their arena is left with a hole that nobody may touch.
+        """
+        spare = self._huge.free_bytes - keep
+        if missing <= 0 or round_up(missing, HUGE_PAGE) > spare:
+            return
+        pieces = self._huge.gather(max(round_up(missing, HUGE_PAGE), min(spare, _CONVERT)), 1 << 20)
+        for spot, length, _ in pieces or ():
+            arena, offset = where(spot)
+            self.arenas[arena].punch(offset, length)
+            self._holes[arena] = self._holes.get(arena, 0) + length
+            self.reserved -= length
+        self._grow(missing)
 
     # -- arenas ---------------------------------------------------------------------------------
 
@@ -179,8 +181,9 @@ class Pages:
         """Drop arenas of which nothing is taken; whether there were any."""
         unused = [arena for arena in self.arenas.values() if not self._taken[arena.id]]
         for arena in unused:
-            (self._huge if arena.huge else self._small).take_at(place(arena.id, 0))
-            self.reserved -= arena.size
+            begin = place(arena.id, 0)
+            (self._huge if arena.huge else self._small).drop(begin, begin + arena.size)
+            self.reserved -= arena.size - self._holes.pop(arena.id, 0)
             del self.arenas[arena.id], self._taken[arena.id]
             self._close(arena)
         return bool(unused)
@@ -190,11 +193,14 @@ class Pages:
         for arena in self.arenas.values():
             self._close(arena)
         self.arenas.clear()
+        self._small, self._huge = FreeList(), FreeList()
+        self._taken.clear()
+        self._holes.clear()
+        self.reserved = 0
 
     def _grow(self, length: int) -> None:
         """Add an arena of small pages that holds `length`, or what the limit still allows."""
-        room = self._limit - self.reserved
-        size = min(round_up(max(length, self._arena_bytes), PAGE), room)
+        size = min(round_up(max(length, self._arena_bytes), PAGE), self._room())
         if size > 0:
             self._add(Arena.create(size), self._small)
 

@@ -204,9 +204,10 @@ class ArenaPool:
         return held
 
     def _find(self, nbytes: int, owner: str) -> _Held | None:
-        if nbytes <= SMALL:
-            return self._find_slot(nbytes, owner)
-        pieces = self._pages.take(round_up(nbytes, PAGE))
+        return (self._find_slot if nbytes <= SMALL else self._find_pages)(nbytes, owner)
+
+    def _find_pages(self, nbytes: int, owner: str) -> _Held | None:
+        pieces = self._pages.take(round_up(max(nbytes, 1), PAGE))
         if pieces is None:
             return None
         if len(pieces) == 1:
@@ -221,8 +222,8 @@ class ArenaPool:
         found = self._slabs.take(size)
         if found is None:
             block = self._pages.take_one(slab_bytes(size))
-            if block is None:
-                return None
+            if block is None:  # not even a slab in one piece: then a page of its own
+                return self._find_pages(nbytes, owner)
             found = self._slabs.add(block, size)
         piece, slab = found
         return _Held(Region(*where(piece[0]), nbytes), (piece,), owner, slab)

@@ -99,9 +99,9 @@ def test_an_assembled_arena_shows_pages_in_the_order_of_its_parts() -> None:
     made = Arena.assemble(parts, arenas)
     assert (made.size, made.fd, made.parts) == (4 * PAGE, -1, tuple(parts))
     made.view(Region(made.id, 0, 4 * PAGE))[:] = b"".join(bytes([n]) * PAGE for n in (1, 2, 3, 4))
-    assert two.view(Region(two.id, 4 * PAGE, 1)) .tobytes() == b"\1"
-    assert one.view(Region(one.id, PAGE, 1)) .tobytes() == b"\3"
-    assert two.view(Region(two.id, 0, 1)) .tobytes() == b"\4"
+    assert two.view(Region(two.id, 4 * PAGE, 1)).tobytes() == b"\1"
+    assert one.view(Region(one.id, PAGE, 1)).tobytes() == b"\3"
+    assert two.view(Region(two.id, 0, 1)).tobytes() == b"\4"
     made.zero(0, 2 * PAGE)
     assert one.view(Region(one.id, 0, PAGE)) == bytes(PAGE)
     view = made.view(Region(made.id, 3 * PAGE, PAGE))

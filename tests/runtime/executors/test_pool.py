@@ -255,21 +255,43 @@ def test_large_regions_get_huge_pages_and_lose_nothing(huge_pool: ArenaPool) -> 
     huge_pool.free(ragged)
 
 
-def test_small_requests_are_carved_out_of_huge_pages_when_nothing_else_is_left(
+def test_huge_pages_give_way_to_small_requests_when_nothing_else_is_left(
     huge_pool: ArenaPool,
 ) -> None:
     large = [huge_pool.allocate(8 * MIB) for _ in range(8)]
-    assert huge_pool.stats().reserved == huge_pool.limit_bytes
-    huge_pool.free(large.pop())
-    small = [huge_pool.allocate(nbytes) for nbytes in (100, 5000, MIB, 3 * MIB)]
+    for number, region in enumerate(large):
+        mark(huge_pool, region, 100 + number)
+    assert huge_pool.stats().huge == huge_pool.stats().reserved == huge_pool.limit_bytes
+    huge_pool.free(large.pop(3))
+    small = [huge_pool.allocate(nbytes) for nbytes in (100, 5000, MIB, 3 * MIB, 3 * MIB)]
     for number, region in enumerate(small):
         mark(huge_pool, region, number)
-    assert huge_pool.stats().huge == huge_pool.limit_bytes
+    stats = huge_pool.stats()
+    assert stats.huge == huge_pool.limit_bytes - 8 * MIB
+    assert stats.reserved == huge_pool.limit_bytes
     assert all(holds(huge_pool, region, number) for number, region in enumerate(small))
-    for region in small:
+    kept = [0, 1, 2, 4, 5, 6, 7]
+    assert all(holds(huge_pool, r, 100 + n) for r, n in zip(large, kept, strict=True))
+    for region in (*small, *large):
         huge_pool.free(region)
-    # The carved pages are whole again.
-    assert huge_pool.allocate(8 * MIB).length == 8 * MIB
+    assert huge_pool.allocate(60 * MIB).length == 60 * MIB
+    assert huge_pool.stats().reserved <= huge_pool.limit_bytes
+
+
+def test_small_regions_go_on_when_no_slab_fits() -> None:
+    pool = ArenaPool(64 * KIB, arena_bytes=64 * KIB)
+    pages = [pool.allocate(5000 - 904) for _ in range(4)]
+    assert pages  # slots of 4 KiB: a slab of eight
+    blocks = [pool.allocate(2 * PAGE) for _ in range(4)]
+    pool.free(blocks[1])
+    pool.free(blocks[3])
+    small = [pool.allocate(64) for _ in range(4)]
+    for number, region in enumerate(small):
+        mark(pool, region, number)
+    assert all(holds(pool, region, number) for number, region in enumerate(small))
+    with pytest.raises(GenieError, match="GEN0472"):
+        pool.allocate_all([4096] * 5)
+    pool.close()
 
 
 # -- waiting -------------------------------------------------------------------------------------

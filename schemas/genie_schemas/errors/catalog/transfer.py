@@ -1,7 +1,8 @@
 """Error codes of this area; see the package's docstring for the ranges.
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
-GEN063x integrity. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
+GEN063x integrity · GEN067x memory. The refusals that a receiver sends
+(0623–0627, 0630) travel as bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -188,5 +189,15 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """A frame was forged, replayed, out of order or impossible: its header's tag, sequence
         number, size or offset does not fit. The connection is ended at once, since nothing that
         follows can be trusted.""",
+    ),
+    "GEN0670": (
+        "GPU-direct cannot be had",
+        ExitCode.FAILURE,
+        """genied was started with --gpu-direct on, and something between the GPU and the network is
+        missing: a driver, a kernel module that lets a NIC reach GPU memory (nvidia_peermem or
+        gdrdrv), DPDK's gpudev driver for CUDA (Debian's packages come without it), or a transport
+        that registers GPU memory. The cause lists what. With `genied --gpu-direct auto` values pass
+        through pinned memory of the host instead; `genie status` says which of the two is in
+        force.""",
     ),
 }
