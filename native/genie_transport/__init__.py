@@ -8,6 +8,7 @@ A transfer is done when its receiver has verified every byte, and never before. 
 `TransferError` (transfers) and `genie_schemas.errors.GenieError` (set-up); both carry GEN06xx.
 """
 
+from genie_transport._arena import Arena
 from genie_transport._dial import connect
 from genie_transport._errors import TransferError
 from genie_transport._future import TransferFuture
@@ -18,6 +19,7 @@ from genie_transport._transport import Transport
 from genie_transport._types import Capabilities, Limits, Priority, Stats
 
 __all__ = [
+    "Arena",
     "Capabilities",
     "DMAHandle",
     "Limits",

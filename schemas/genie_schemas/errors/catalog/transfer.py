@@ -200,4 +200,17 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         through pinned memory of the host instead; `genie status` says which of the two is in
         force.""",
     ),
+    "GEN0671": (
+        "An arena cannot be made",
+        ExitCode.FAILURE,
+        """genie_transport.Arena takes its memory at once, so that no later access can fail. The
+        machine, or the cgroup of the process, does not have that much free, or the size is not
+        positive. Huge pages are no condition: without them an arena has small ones.""",
+    ),
+    "GEN0672": (
+        "The arena is closed",
+        ExitCode.FAILURE,
+        """close() was called on the arena. Arrays that were made of it before stay valid; new ones
+        cannot be made, and it cannot be shared any more.""",
+    ),
 }
