@@ -41,6 +41,8 @@ from genie_schemas.messages import (
 )
 
 _REAP = 0.5
+_IDLE = 10.0
+"""Seconds without a session after which unused shared memory is given back."""
 _CLOSE = 3.0
 """Seconds that closing a session, or the node, waits for runs that it had to stop."""
 
@@ -235,7 +237,11 @@ class Node:
                 self._reaper.start()
 
     def _reap(self) -> None:
-        """End sessions whose client stays away, and release runs that nobody starts."""
+        """End sessions whose client stays away, and release runs that nobody starts.
+
+        When there has been no session for a while, memory that nobody uses goes back to the system.
+        """
+        busy: float | None = None
         while not self._stop.wait(_REAP):
             now = time.monotonic()
             with self.core.lock:
@@ -251,6 +257,12 @@ class Node:
                     if run.state == "prepared" and now - run.created > self.core.limits.start_lease:
                         run.release()
             self.core.store.sweep()
+            if sessions:
+                busy = now
+            elif busy is not None and now - busy > _IDLE:
+                for pool in self.core.pools.values():
+                    pool.trim()
+                busy = None
 
     def drain(self, limit: float | None = None) -> Literal["drained", "cut short"]:
         """Take nothing new, let runs that go on finish within `limit` seconds."""

@@ -321,6 +321,20 @@ def test_an_arena_that_is_unmapped_under_a_transfer_stays_until_it_has_ended() -
     until(lambda: sorted(memfds()) == before)
 
 
+def test_an_idle_daemon_gives_memory_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genie_runtime.node._IDLE", 0.2)
+    session = node.open_embedded(hello())
+    node._start_reaper()
+    pool = node.core.pools["d0"]
+    kept = pool.allocate(1000)
+    pool.free(pool.allocate(100 * MIB))
+    time.sleep(0.8)
+    assert pool.stats().reserved >= 100 * MIB  # a session may want it again
+    leave(node, session)
+    until(lambda: pool.stats().reserved <= 64 * MIB)
+    pool.free(kept)
+
+
 # -- GPU-direct ----------------------------------------------------------------------------------
 
 CPU = DeviceSpec("d0", "cpu", 0, 1 << 30)
