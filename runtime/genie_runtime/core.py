@@ -101,9 +101,11 @@ class Core:
         self.store = ConstantStore(self.pools, self.budget, self.limits.upload_seconds)
         self.library = Library(self.executors, self.store, self.limits)
         self.node_id = self.boot_id
+        self.evict_call: Callable[[str], bool] = lambda device: False
+        """Close an idle call channel that holds memory of a device; False when there is none."""
 
     def _evict(self, device: str) -> bool:
-        return self.library.evict(device)
+        return self.evict_call(device) or self.library.evict(device)
 
     def ledger(self) -> Ledger:
         """The ledger, opened when a run with a name first needs it. Raises GEN0506 or GEN0507."""

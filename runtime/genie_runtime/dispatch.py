@@ -131,7 +131,7 @@ class Dispatch:
         now = time.monotonic()
         deadline = now + min(request.deadline_ms / 1000, core.limits.run_seconds)
         wait = min(request.wait_ms / 1000, core.limits.admission_seconds)
-        needs = _needs(plan, binding)
+        needs = peak_needs(plan, binding)
         reservation = core.budget.reserve(needs, min(now + wait, deadline), session.ended)
         acceptance: Acceptance | None = None
         try:
@@ -304,7 +304,7 @@ def _key(request: RecallRequest | FetchRequest | PrepareRequest) -> RunKey:
     return RunKey(request.run_id, request.plan_digest, request.entrypoint, request.inputs_digest)
 
 
-def _needs(plan: InstalledPlan, binding: Mapping[str, str]) -> dict[str, int]:
+def peak_needs(plan: InstalledPlan, binding: Mapping[str, str]) -> dict[str, int]:
     """Bytes to reserve by node device: each plan device's peak without its constants."""
     needs: dict[str, int] = {}
     for plan_device, node_device in binding.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from genie_runtime.arena import ArenaPool
+from genie_runtime.arena import ALIGNMENT, ArenaPool
 from genie_runtime.plans import Share, size_of
 from genie_runtime.ports import ExecutorPort, OnEvent, Region, RunRequest, RunStats
 
@@ -51,6 +51,20 @@ class ShareRun:
         # Nothing travels for an empty value: it is there from the start.
         self.lacking = {name for name, region in self.inputs.items() if region.length}
         self.delivered = {step for step, region in self.incoming.items() if not region.length}
+
+    def rewind(self, run_key: str) -> None:
+        """Make ready for another run in the same regions, the last one having ended well."""
+        self.run_key = run_key
+        self.state = "waiting"
+        self.attempt = 0
+        self.lacking = set()
+        self.delivered = {step for step, region in self.incoming.items() if not region.length}
+        self.sent = set()
+        self.stats = []
+
+    def held_bytes(self) -> int:
+        """Bytes of all its regions, as the pool counts them."""
+        return sum(max(-(-region.length // ALIGNMENT), 1) * ALIGNMENT for region in self._held)
 
     def _reserve_private(self) -> None:
         for step, hop in self.share.outgoing.items():

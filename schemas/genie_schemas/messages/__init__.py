@@ -9,6 +9,12 @@ and `OpenReply` tolerate unknown fields: they are what a newer peer says before 
 """
 
 from genie_schemas.messages._base import MAX_MESSAGE, RUN_ID, SERVICE, Empty, Message
+from genie_schemas.messages._calls import (
+    CallRequestId,
+    LinkCallRequest,
+    OpenCallReply,
+    OpenCallRequest,
+)
 from genie_schemas.messages._envelope import (
     decode,
     decode_errors,
@@ -66,6 +72,7 @@ __all__ = [
     "RUN_ID",
     "SERVICE",
     "ActiveRun",
+    "CallRequestId",
     "CancelReply",
     "CancelRequest",
     "ChunkTarget",
@@ -80,10 +87,13 @@ __all__ = [
     "FetchRequest",
     "InstallReply",
     "InstallRequest",
+    "LinkCallRequest",
     "Message",
     "MissingConstant",
     "MissingReply",
     "OfferedConstant",
+    "OpenCallReply",
+    "OpenCallRequest",
     "OpenReply",
     "OpenRequest",
     "PlanRequest",
