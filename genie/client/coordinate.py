@@ -42,7 +42,6 @@ class Coordinator:
 
     def install(self, plan: LoadedPlan) -> None:
         """Install a plan on every node."""
-        self._calls.drop()
         for node in self._nodes:
             node.install(plan, self.devices(node))
 

@@ -46,12 +46,10 @@ class RemoteCall:
         self._sequence = 0
         self._begun_ns = 0
         self._mine: list[DMAHandle] = []
-        self._reply = memoryview(bytearray(self._layout.reply_bytes))
-        self._reply_handle = self._register(self._reply)
-        self._outputs = {v: memoryview(bytearray(n)) for v, n in self._apart().items()}
-        self._output_handles = {v: self._register(b) for v, b in self._outputs.items()}
-        self._request = memoryview(bytearray(self._layout.request_bytes))
-        self._source = self._register(self._request)
+        try:
+            self._allocate()
+        except TransferError as error:
+            raise self._broken("a request", error) from None
         self._arrivals: list[TransferFuture] = []
         self._posts: list[TransferFuture] = []
         self._passing: list[DMAHandle] = []
@@ -70,6 +68,14 @@ class RemoteCall:
         if self._target.length != len(self._request) or not lengths:
             self.close()
             raise GenieError("GEN0432", "the daemon's call channel does not fit the plan")
+
+    def _allocate(self) -> None:
+        self._reply = memoryview(bytearray(self._layout.reply_bytes))
+        self._reply_handle = self._register(self._reply)
+        self._outputs = {v: memoryview(bytearray(n)) for v, n in self._apart().items()}
+        self._output_handles = {v: self._register(b) for v, b in self._outputs.items()}
+        self._request = memoryview(bytearray(self._layout.request_bytes))
+        self._source = self._register(self._request)
 
     def _apart(self) -> dict[str, int]:
         return {value: self._sizes[value] for value in self._layout.outputs_apart}
@@ -97,6 +103,12 @@ class RemoteCall:
 
     def start(self, spec: RunSpec, seconds: float) -> None:
         """Send a request that may take `seconds`; the inputs must not change until `settle`."""
+        try:
+            self._send(spec, seconds)
+        except TransferError as error:
+            raise self._broken("a request", error) from None
+
+    def _send(self, spec: RunSpec, seconds: float) -> None:
         data, layout = self._data, self._layout
         self._sequence += 1
         # Asked for before anything is sent, so that failures of the connection are seen.

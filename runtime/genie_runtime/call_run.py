@@ -35,6 +35,9 @@ class CallRun(Run):
         self.totals.started_ns = time.monotonic_ns()
         for device, step in early:
             self.shares[device].delivered.add(step)
+        if time.monotonic() >= self.deadline:
+            self.fail(late(self.run_id, self.shares))
+            return
         try:
             for share in self.shares.values():
                 self._start_when_ready(share)

@@ -65,6 +65,14 @@ def warm(session: Session, inputs: dict[str, Any]) -> None:
         session.run(inputs)
 
 
+def folders(parent: Path, count: int) -> list[Path]:
+    """Plans of one name need a folder each."""
+    found = [parent / str(i) for i in range(count)]
+    for folder in found:
+        folder.mkdir()
+    return found
+
+
 def reserved(daemon: Daemon) -> int:
     return sum(device.reserved_bytes for device in status(daemon.endpoint).devices)
 
@@ -207,29 +215,27 @@ def test_a_thousand_requests_leave_nothing_behind(daemons: Daemons, tmp_path: Pa
         def counts() -> tuple[int, ...]:
             return (
                 process.num_fds(),
-                process.num_threads(),
-                reserved(daemon),
                 psutil.Process().num_fds(),
-                threading.active_count(),
+                reserved(daemon),
                 len(data._regions),
                 data.stats().outstanding,
             )
 
-        def rests() -> bool:
-            return reserved(daemon) == idle
-
-        idle = reserved(daemon)
+        idle, threads = reserved(daemon), (process.num_threads(), threading.active_count())
         before = counts()
         for _ in range(1000):
             session.run({"x": X})
-        until(rests)
-        assert counts() == before
+        until(lambda: reserved(daemon) == idle)
+        until(lambda: counts() == before)
+        # gRPC starts threads for its calls as it likes, up to a bound: not one a request.
+        assert process.num_threads() < threads[0] + 20
+        assert threading.active_count() < threads[1] + 5
         assert status(daemon.endpoint).runs == 1020
     until(lambda: held(daemon) == (0, 0))
 
 
 def test_idle_channels_are_few(daemons: Daemons, tmp_path: Path) -> None:
-    plans = [two_layers(tmp_path, hidden=32 + i) for i in range(3)]
+    plans = [two_layers(f, hidden=32 + i) for i, f in enumerate(folders(tmp_path, 3))]
     daemon = daemons.start()
     with connect(daemon.endpoint) as session:
         for made in plans:
@@ -245,7 +251,7 @@ def test_idle_channels_are_few(daemons: Daemons, tmp_path: Path) -> None:
 def test_idle_channels_give_their_memory_to_others(daemons: Daemons, tmp_path: Path) -> None:
     large = slow(tmp_path, ops=10)
     needs = large.plan.devices["d0"].needs
-    daemon = daemons.start(device=f"cpu:memory={needs + needs // 3}")
+    daemon = daemons.start(device=f"cpu:memory={(needs + needs // 3) >> 10}KiB")
     with connect(daemon.endpoint) as one, connect(daemon.endpoint) as two:
         for session in (one, two):
             session.install(large.path)
@@ -257,7 +263,7 @@ def test_idle_channels_give_their_memory_to_others(daemons: Daemons, tmp_path: P
 
 
 def test_a_plan_installed_again_while_channels_are_open(daemons: Daemons, tmp_path: Path) -> None:
-    one, two = two_layers(tmp_path), two_layers(tmp_path, hidden=48)
+    one, two = (two_layers(f, hidden=32 + 16 * i) for i, f in enumerate(folders(tmp_path, 2)))
     with connect(daemons.start().endpoint) as session:
         first = session.install(one.path)
         warm(session, {"x": X})
@@ -311,7 +317,7 @@ def test_a_request_is_cancelled_by_its_id(daemons: Daemons, tmp_path: Path) -> N
 
         def act() -> None:
             (run,) = status(daemon.endpoint).active
-            assert cancel(daemon.endpoint, run.run_id) == 1
+            assert cancel(run.run_id, daemon.endpoint) == 1
 
         thread = in_mid_run(daemon, act)
         with pytest.raises(GenieError) as caught:
@@ -448,14 +454,16 @@ def test_requests_out_of_turn_are_not_executed(
         spec = spec_of(loaded, {"x": X})
         call.start(spec, 10.0)
         first = call.wait(10.0)
-        assert first is not None and first.report is not None
+        assert first is not None
+        assert first.report is not None
         ran = status(daemon.endpoint).runs
         sequence = call._sequence
         lie(call)
         call.start(spec, 10.0)
         call._sequence = sequence + 1  # the daemon answers the request that was due
         found = call.wait(10.0)
-        assert found is not None and found.error is not None
+        assert found is not None
+        assert found.error is not None
         assert found.error.code == "GEN0430"
         assert found.last
         assert status(daemon.endpoint).runs == ran
@@ -471,7 +479,8 @@ def test_run_ids_that_are_none_are_refused(daemons: Daemons, tmp_path: Path, run
         call = channel(session, loaded, {"x": X})
         call.start(spec_of(loaded, {"x": X}, run_id), 10.0)
         found = call.wait(10.0)
-        assert found is not None and found.error is not None
+        assert found is not None
+        assert found.error is not None
         assert found.error.code == "GEN0430"
         call.close()
 
@@ -494,7 +503,7 @@ def test_forged_handles_and_sizes_are_refused(daemons: Daemons, tmp_path: Path) 
         }
         for changes, code in (
             ({}, "GEN0430"),  # 64 bytes are no room for a reply
-            ({"reply": {**handle.to_json(), "length": 1 << 62}}, "GEN0430"),
+            ({"reply": {**handle.to_json(), "length": 1 << 40}}, "GEN0430"),
             ({"outputs": {"y": handle.to_json()}}, "GEN0430"),
             ({"dims": {"batch": 9}}, "GEN0404"),
             ({"dims": {}}, "GEN0404"),
