@@ -73,6 +73,13 @@ class Budget:
                 self._change.notify_all()
         return Reservation(dict(needs))
 
+    def try_reserve(self, needs: Mapping[str, int]) -> Reservation | None:
+        """Reserve `needs` if there is room and nobody waits for it; never waits itself."""
+        with self._change:
+            if self._queue or not self._try(needs):
+                return None
+        return Reservation(dict(needs))
+
     def _try(self, needs: Mapping[str, int]) -> bool:
         if not all(self._make_room(device, wanted) for device, wanted in sorted(needs.items())):
             return False

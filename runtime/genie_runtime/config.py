@@ -24,6 +24,7 @@ class Limits:
     sessions: int = 64
     plans: int = 256
     runs_per_session: int = 64
+    calls_per_session: int = 64
     plan_bytes: int = 64 * MIB
     plan_ops: int = 1_000_000
     io_bytes: int = 64 << 30

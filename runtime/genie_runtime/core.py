@@ -124,9 +124,11 @@ class Core:
         )
         self.library = Library(self.executors, self.store, self.limits)
         self.node_id = self.boot_id
+        self.evict_call: Callable[[str], bool] = lambda device: False
+        """Close an idle call channel that holds memory of a device; False when there is none."""
 
     def _evict(self, device: str) -> bool:
-        dropped = self.library.evict(device)
+        dropped = self.evict_call(device) or self.library.evict(device)
         if dropped:
             self.telemetry.add("evictions")
         return dropped

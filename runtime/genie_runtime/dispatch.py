@@ -131,7 +131,7 @@ class Dispatch:
         now = time.monotonic()
         deadline = now + min(request.deadline_ms / 1000, core.limits.run_seconds)
         wait = min(request.wait_ms / 1000, core.limits.admission_seconds)
-        needs = _needs(plan, binding)
+        needs = peak_needs(plan, binding)
         reservation = core.budget.reserve(needs, min(now + wait, deadline), session.ended)
         acceptance: Acceptance | None = None
         try:
@@ -286,7 +286,7 @@ def report(run: Run) -> RunReport:
     """What a run cost on this node."""
     stats = [share.stats[-1] for share in run.shares.values() if share.stats]
     totals = run.totals
-    return RunReport(
+    return RunReport.model_construct(  # our own numbers need no checking
         attempts=max((share.attempt for share in run.shares.values()), default=0),
         total_us=max(totals.ended_ns - totals.started_ns, 0) // 1000,
         compute_us=sum(s.compute_ns for s in stats) // 1000,
@@ -307,7 +307,7 @@ def _key(request: RecallRequest | FetchRequest | PrepareRequest) -> RunKey:
     return RunKey(request.run_id, request.plan_digest, request.entrypoint, request.inputs_digest)
 
 
-def _needs(plan: InstalledPlan, binding: Mapping[str, str]) -> dict[str, int]:
+def peak_needs(plan: InstalledPlan, binding: Mapping[str, str]) -> dict[str, int]:
     """Bytes to reserve by node device: each plan device's peak without its constants."""
     needs: dict[str, int] = {}
     for plan_device, node_device in binding.items():

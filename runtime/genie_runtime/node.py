@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
+from genie_runtime.calls import Calls
 from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
@@ -62,6 +63,7 @@ class Node:
         self.core = core
         self.intake = Intake(core)
         self.dispatch = Dispatch(core)
+        self.calls = Calls(core)
         self._stop = threading.Event()
         self._reaper: threading.Thread | None = None
 
@@ -328,6 +330,7 @@ class Node:
     def close(self) -> None:
         """End every session, then the core."""
         self._stop.set()
+        self.calls.stop()
         self.core.draining = True
         with self.core.lock:
             sessions = list(self.core.sessions.values())

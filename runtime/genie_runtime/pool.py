@@ -20,7 +20,7 @@ from genie_runtime.ports import Region
 from genie_runtime.slabs import SMALL, Slabs, slab_bytes, slot_size
 from genie_schemas.errors import GenieError, InternalError
 
-__all__ = ["ArenaPool", "PoolStats"]
+__all__ = ["ArenaPool", "PoolStats", "held_bytes"]
 
 _TICK = 0.5
 
@@ -116,7 +116,7 @@ class ArenaPool:
         """
         if any(nbytes < 0 for nbytes in sizes):
             raise ValueError(f"a region of {min(sizes)} bytes")
-        if sum(map(_length, sizes)) > self.limit_bytes:
+        if sum(map(held_bytes, sizes)) > self.limit_bytes:
             raise GenieError(
                 "GEN0470",
                 f"{sum(sizes)} bytes are more than the pool's limit of {self.limit_bytes}",
@@ -309,6 +309,6 @@ class ArenaPool:
             self._pages.close()
 
 
-def _length(nbytes: int) -> int:
-    """The bytes that a region of `nbytes` takes."""
+def held_bytes(nbytes: int) -> int:
+    """The bytes that a region of `nbytes` takes of its pool."""
     return slot_size(nbytes) if nbytes <= SMALL else round_up(nbytes, PAGE)

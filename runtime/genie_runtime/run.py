@@ -75,7 +75,9 @@ class Run:
         retries: RetryBudget,
         fence: Callable[[], GenieError | None],
         on_released: Callable[[Run], None],
+        put: Callable[[Event], None] | None = None,
     ) -> None:
+        """`put` takes the run's events when it is not `drive` that acts on them."""
         self.key = secrets.token_hex(16)
         self.run_id = run_id
         self.plan = plan
@@ -100,7 +102,8 @@ class Run:
         self._fence = fence
         self._on_released = on_released
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._mail = Mail(self._events.put, telemetry)
+        self._put = put or self._events.put
+        self._mail = Mail(self._put, telemetry)
         self._outgoing: Mapping[str, DMAHandle] = {}
         self._outputs: Mapping[str, DMAHandle] = {}
         self._stored: StoredOutputs | None = None
@@ -163,7 +166,7 @@ class Run:
 
     def stop(self, error: GenieError) -> None:
         """End the run with `error`, wherever it stands; nothing is published after that."""
-        self._events.put(Stop(error))
+        self._put(Stop(error))
 
     def drive(
         self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]
@@ -239,7 +242,7 @@ class Run:
             attempt = share.attempt + 1
 
             def on_event(event: RunEvent) -> None:
-                self._events.put(ExecutorSaid(share.share.device, attempt, event))
+                self._put(ExecutorSaid(share.share.device, attempt, event))
 
             try:
                 share.start(self.plan.digest, self.entrypoint, on_event)

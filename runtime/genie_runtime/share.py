@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from genie_runtime.plans import Share, size_of
-from genie_runtime.pool import ArenaPool
+from genie_runtime.pool import ArenaPool, held_bytes
 from genie_runtime.ports import ExecutorPort, OnEvent, Region, RunRequest, RunStats
 from genie_schemas.errors import GenieError
 from genie_schemas.types import TensorType
@@ -60,6 +60,20 @@ class ShareRun:
         inputs = {name: self._size(kind) for name, kind in self.share.inputs.items()}
         incoming = {step: self._size(hop.type) for step, hop in self.share.incoming.items()}
         return inputs, incoming, *self._private()
+
+    def rewind(self, run_key: str) -> None:
+        """Make ready for another run in the same regions, the last one having ended well."""
+        self.run_key = run_key
+        self.state = "waiting"
+        self.attempt = 0
+        self.lacking = set()
+        self.delivered = {step for step, region in self.incoming.items() if not region.length}
+        self.sent = set()
+        self.stats = []
+
+    def held_bytes(self) -> int:
+        """Bytes of all its regions, as the pool counts them."""
+        return sum(held_bytes(region.length) for region in self._held)
 
     def _private(self) -> tuple[dict[str, int], dict[str, int]]:
         """Sizes of what belongs to one attempt: outgoing transfers by step, outputs by value."""
