@@ -1,0 +1,104 @@
+"""What is not throughput: idle daemons, waking up, and what Python costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from genie.bench.report import LeftOut, Row, median_row
+from genie.bench.suites import Unavailable
+from genie.bench.transport._paths import Ends
+
+__all__ = ["cold", "idle", "overhead"]
+
+_PAUSE = 0.02  # seconds of idleness before each cold transfer: every spinning has ended by then
+_IDLE_SECONDS = 5.0
+
+
+def cold(paths: Sequence[Ends], count: int, rounds: int) -> Iterable[Row | LeftOut]:
+    """Rows <path>/64B, cold_p50_us: from post to verified, both ends idle before."""
+    for path in paths:
+        try:
+            samples = [sorted(path.cold(count, _PAUSE))[count // 2] for _ in range(rounds)]
+        except Unavailable as reason:
+            yield LeftOut(f"{path.name}/64B cold", str(reason))
+        else:
+            yield median_row(f"{path.name}/64B", "cold_p50_us", "µs", samples)
+
+
+def overhead(path: Ends, rounds: int) -> Row:
+    """Row python/submit+complete, overhead_us: wall time of a 64-byte transfer, 64 at a time."""
+    path.overhead(640)
+    samples = [path.overhead(12_800) for _ in range(rounds)]
+    return median_row("python/submit+complete", "overhead_us", "µs", samples)
+
+
+def idle(case: str, options: Sequence[str] = (), rounds: int = 1) -> Row:
+    """Row `case`, cpu_percent: a daemon with a session open and nothing to do, 5 s a sample.
+
+    Counts the daemon and its children. Raises Unavailable when the daemon does not start.
+    """
+    import psutil
+
+    from genie.client import connect
+    from genie_schemas.errors import GenieError
+
+    with tempfile.TemporaryDirectory(prefix="genie-bench-") as folder, _log() as log:
+        endpoint = f"unix://{folder}/d.sock"
+        argv = [str(Path(sys.executable).parent / "genied"), "--listen", endpoint]
+        argv += ["--state-dir", f"{folder}/state", *options]
+        daemon = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=log)
+        try:
+            _wait_for(Path(f"{folder}/d.sock"), daemon, log)
+            try:
+                session = connect(endpoint)
+            except GenieError as error:
+                raise Unavailable(f"no session with the daemon: {error.code}") from error
+            with session:
+                time.sleep(2.0)  # what starts with the session has ended
+                everyone = [psutil.Process(daemon.pid)]
+                everyone += everyone[0].children(recursive=True)
+                samples = [_share(everyone) for _ in range(rounds)]
+        finally:
+            daemon.terminate()
+            try:
+                daemon.wait(20)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+    return median_row(case, "cpu_percent", "%", samples)
+
+
+def _log() -> tempfile._TemporaryFileWrapper[bytes]:
+    return tempfile.NamedTemporaryFile(prefix="genie-bench-")
+
+
+def _wait_for(
+    socket: Path, daemon: subprocess.Popen[bytes], log: tempfile._TemporaryFileWrapper[bytes]
+) -> None:
+    deadline = time.monotonic() + 30.0
+    while not socket.exists():
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            lines = Path(log.name).read_text("utf-8", "replace").strip().splitlines()
+            raise Unavailable(lines[0] if lines else "the daemon did not start")
+        time.sleep(0.005)
+
+
+def _share(processes: Sequence[object]) -> float:
+    """CPU time in per cent of one core over five seconds."""
+    before, begin = _spent(processes), time.monotonic()
+    time.sleep(_IDLE_SECONDS)
+    return (_spent(processes) - before) / (time.monotonic() - begin) * 100
+
+
+def _spent(processes: Sequence[object]) -> float:
+    total = 0.0
+    for process in processes:
+        # /proc/PID/schedstat counts nanoseconds; the clock ticks of /proc/PID/stat are 10 ms.
+        for task in Path(f"/proc/{process.pid}/task").iterdir():  # type: ignore[attr-defined]
+            total += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return total
