@@ -10,6 +10,7 @@ A transfer is done when its receiver has verified every byte, and never before. 
 
 from genie_transport._dial import connect
 from genie_transport._errors import TransferError
+from genie_transport._fabric import Fabric, FabricHello
 from genie_transport._future import TransferFuture
 from genie_transport._handle import DMAHandle
 from genie_transport._listener import Listener
@@ -20,6 +21,8 @@ from genie_transport._types import Capabilities, Limits, Priority, Stats
 __all__ = [
     "Capabilities",
     "DMAHandle",
+    "Fabric",
+    "FabricHello",
     "Limits",
     "Listener",
     "Priority",

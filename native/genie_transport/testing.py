@@ -14,6 +14,7 @@ import tempfile
 
 from genie_transport._dial import connect
 from genie_transport._endpoint import unknown_path
+from genie_transport._fabric_pair import FABRIC_PATHS, fabric_pair
 from genie_transport._listener import Listener
 from genie_transport._loopback import LoopbackTransport
 from genie_transport._manager import TransferManager
@@ -22,16 +23,22 @@ from genie_transport._wires import native_paths
 
 __all__ = ["PATHS", "pair"]
 
-PATHS = ("loopback", "unix", *native_paths())
+PATHS = ("loopback", "unix", *native_paths(), *(("ring",) if native_paths() else ()))
 
 
 def pair(
-    path: str, *, limits: Limits | None = None, encrypt: bool = False
+    path: str, *, limits: Limits | None = None, encrypt: bool = False, options: str = ""
 ) -> tuple[TransferManager, TransferManager]:
     """Two managers connected over `path`: "loopback", "unix", "shm" or "tcp" (127.0.0.1).
 
-    `encrypt` has tcp frames sealed with AES-128-GCM. The caller closes both. Raises GenieError
-    GEN0601 for any other path, GEN0609 for a native one where the native part is not built.
+    Over DPDK: "dpdk" or "dpdk-ring" (a device that gives back what it gets), "dpdk-memif" (shared
+    memory between two devices), "dpdk-af_packet" and "dpdk-af_xdp" (a veth pair between two
+    network namespaces, which needs root). "ring" is the datagram protocol without DPDK.
+
+    `encrypt` has frames of tcp, ring and dpdk sealed with AES-128-GCM. `options` are further keys
+    of the devices of the latter two, such as ",drop=0.01". The caller closes both managers. Raises
+    GenieError GEN0601 for any other path, GEN0609 for a native one where the native part is not
+    built, GEN064x where a device cannot be had.
     """
     limits = limits or Limits()
     if path == "loopback":
@@ -42,6 +49,8 @@ def pair(
             return _dialled(f"unix://{folder}/pair.sock", path, limits, encrypt)
     if path == "tcp":
         return _dialled("tcp://127.0.0.1:0", path, limits, encrypt)
+    if path == "ring" or path in FABRIC_PATHS:
+        return fabric_pair(path, limits=limits, encrypt=encrypt, options=options)
     raise unknown_path(path)
 
 

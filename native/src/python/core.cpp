@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "convert.h"
 #include "genie/arena.h"
 #include "genie/endpoint.h"
 #include "genie/shm.h"
@@ -25,13 +26,6 @@ namespace genie {
 namespace {
 
 using Free = nb::call_guard<nb::gil_scoped_release>;
-
-Key to_key(const nb::bytes& bytes) {
-  if (bytes.size() != sizeof(Key)) throw std::invalid_argument("a key has 16 bytes");
-  Key key;
-  std::memcpy(&key, bytes.data(), sizeof key);
-  return key;
-}
 
 // Where the bytes of a buffer stand. The caller keeps the buffer alive.
 std::uint64_t address_of(const nb::object& buffer) {
@@ -56,8 +50,6 @@ nb::object view_of(const nb::object& self) {
   return nb::cast(nb::ndarray<nb::memview, std::uint8_t, nb::ndim<1>, nb::device::cpu>(
       arena.data(), 1, shape, self));
 }
-
-std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
 
 // One end of a native connection; see Endpoint. Events come as (type, code, a, b, key or text).
 class Port {
@@ -120,29 +112,10 @@ class Port {
       const nb::gil_scoped_release free;
       endpoint_->poll(events, timeout_ns);
     }
-    nb::list found;
-    for (const Event& event : events) {
-      const auto type = static_cast<int>(event.type);
-      switch (event.type) {
-        case EventType::Arrived:
-          found.append(nb::make_tuple(
-              type, 0, event.a, event.b,
-              nb::bytes(reinterpret_cast<const char*>(&event.key), sizeof event.key)));
-          break;
-        case EventType::Lost:
-          found.append(
-              nb::make_tuple(type, event.code, 0, 0, endpoint_->events().lost_text()));
-          break;
-        default:
-          found.append(nb::make_tuple(type, event.code, event.a, event.b, nb::none()));
-      }
-    }
-    return found;
+    return to_python(events, endpoint_->events());
   }
 
-  // Measures round trips on the real path: posts, waits until the answer has arrived at `here`,
-  // and so on, `count` times; who is not `first` waits before it posts. Nanoseconds of each trip.
-  // Nobody else may use the port meanwhile: events of other transfers are lost.
+  // See measure_trips().
   std::vector<std::int64_t> ping(std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
                                  std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
                                  const nb::bytes& here, std::size_t count, bool first) {
@@ -151,27 +124,8 @@ class Port {
     order.source = pointer(address);
     order.dst = Destination{arena, offset, length, epoch, to_key(there)};
     order.priority = 0;
-    std::vector<std::int64_t> trips;
-    trips.reserve(count);
     const nb::gil_scoped_release free;
-    std::vector<Event> events;
-    std::int64_t limit = now_ns() + 60'000'000'000;
-    for (std::size_t i = 0; i < count && now_ns() < limit; ++i) {
-      const std::int64_t begin = now_ns();
-      order.op = (std::uint64_t{1} << 62) + i;
-      if (first) endpoint_->post(order);
-      for (bool arrived = false; !arrived && now_ns() < limit;) {
-        events.clear();
-        endpoint_->poll(events, 1'000'000'000);
-        for (const Event& event : events) {
-          arrived |= event.type == EventType::Arrived && event.key == mine;
-          if (event.type == EventType::Lost) return trips;
-        }
-      }
-      trips.push_back(now_ns() - begin);
-      if (!first) endpoint_->post(order);
-    }
-    return trips;
+    return measure_trips(*endpoint_, order, mine, count, first);
   }
 
   nb::tuple counters() {
@@ -243,6 +197,7 @@ class Port {
 NB_MODULE(_core, m) {
   using genie::Port;
   m.doc() = "The native transports.";
+  genie::bind_datagram(m);
   m.def("address_of", &genie::address_of, "buffer"_a);
   nb::class_<genie::Arena>(m, "Arena")
       .def(nb::new_(&genie::make_arena), genie::Free(), "nbytes"_a, "huge"_a = true)

@@ -1,7 +1,7 @@
 """Error codes of this area; see the package's docstring for the ranges.
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
-GEN063x integrity. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
+GEN063x integrity · GEN064x network devices under DPDK. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -188,5 +188,75 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """A frame was forged, replayed, out of order or impossible: its header's tag, sequence
         number, size or offset does not fit. The connection is ended at once, since nothing that
         follows can be trusted.""",
+    ),
+    "GEN0640": (
+        "The session's key is used up",
+        ExitCode.FAILURE,
+        """One key may seal a bounded number of datagrams, so that none can be forged. The session
+        has reached it, after half a pebibyte or so. Open a new session, which has new keys.""",
+    ),
+    "GEN0641": (
+        "The port has lost its carrier",
+        ExitCode.UNREACHABLE,
+        """The network device under the session had no carrier for five seconds: the cable, the
+        switch, the peer's interface, or this interface was taken down. A shorter loss is forgiven.
+        Transfers that were outstanding were not reported as arrived, and may be repeated.""",
+    ),
+    "GEN0642": (
+        "The device cannot be used",
+        ExitCode.UNREACHABLE,
+        """DPDK has no driver for the device, the driver refuses it, it is in use already, or it
+        cannot carry datagrams of the size that both sides have. The cause names which. A PCI
+        device must be bound to a driver that DPDK knows (vfio-pci), a memif client needs a server
+        that listens already, and AF_XDP carries no large frames.""",
+    ),
+    "GEN0643": (
+        "No memory is left for the device",
+        ExitCode.FAILURE,
+        """Packet buffers and rings come from memory that DPDK reserves once, when it starts in a
+        process, or from the huge pages of the machine. Reserve more, or use a smaller MTU.""",
+    ),
+    "GEN0644": (
+        "DPDK is not there",
+        ExitCode.UNREACHABLE,
+        """A device under DPDK was asked for, and this build has no DPDK part: the libraries were
+        missing or older than 22.11 when Genie was installed, or they are missing now. Install them
+        and build again: on Debian and Ubuntu `apt-get install dpdk-dev libdpdk-dev`, then
+        `pip install -e . --no-build-isolation`. No other path needs them.""",
+    ),
+    "GEN0645": (
+        "DPDK did not start",
+        ExitCode.FAILURE,
+        """DPDK's environment starts once in a process and cannot be ended and begun again. It
+        refused to start, or it runs already with options that exclude what is asked for now. The
+        cause says which; name all devices before the first is opened, or restart the process.""",
+    ),
+    "GEN0646": (
+        "There are too few huge pages",
+        ExitCode.FAILURE,
+        """Huge pages were demanded (pages=huge), and the machine has fewer free ones than
+        DPDK is to get. Reserve them with `sysctl vm.nr_hugepages=N` (2 MiB each), give DPDK less
+        memory, or allow ordinary pages, which cost some speed.""",
+    ),
+    "GEN0647": (
+        "The network interface cannot be used",
+        ExitCode.UNREACHABLE,
+        """The interface does not exist in the network namespace, is down, or has a smaller MTU
+        than was asked for. The cause names the command that mends it. Names of interfaces are
+        looked up in the namespace that was named, not in the caller's.""",
+    ),
+    "GEN0648": (
+        "The interface carries the host's own address",
+        ExitCode.USAGE,
+        """The data plane answers for an address of its own, and needs an interface for itself:
+        on one that carries an address of the host, the kernel would answer too, and the host's
+        traffic would be taken away. Use a VLAN, a virtual function or a veth without an address.""",
+    ),
+    "GEN0649": (
+        "No permission to use the device",
+        ExitCode.AUTHENTICATION,
+        """Packet sockets and AF_XDP need CAP_NET_RAW and CAP_NET_ADMIN, another network namespace
+        CAP_SYS_ADMIN, and PCI devices access to /dev/vfio. Grant the capabilities to the daemon
+        (AmbientCapabilities= in its unit), or run it as root.""",
     ),
 }
