@@ -94,7 +94,7 @@ class _Grpc(_LibrarySide):
         if first:
             address = _read(note)
             self._channel = grpc.insecure_channel(address, options=sizes)
-            self._call = self._channel.unary_unary("/bench/Put")
+            self._call = self._channel.unary_unary("/bench/Put", None, None)
             return
 
         def put(request: bytes, context: grpc.ServicerContext) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import psutil
 
 from genie.bench.report import LeftOut, Row, median_row
 from genie.bench.suites import Unavailable
@@ -17,6 +20,8 @@ __all__ = ["cold", "idle", "overhead"]
 
 _PAUSE = 0.02  # seconds of idleness before each cold transfer: every spinning has ended by then
 _IDLE_SECONDS = 5.0
+_SETTLING = 30.0  # seconds at most
+_STARTING = 30.0  # per cent of a core: importing takes all of one
 
 
 def cold(paths: Sequence[Ends], count: int, rounds: int) -> Iterable[Row | LeftOut]:
@@ -42,8 +47,6 @@ def idle(case: str, options: Sequence[str] = (), rounds: int = 1) -> Row:
 
     Counts the daemon and its children. Raises Unavailable when the daemon does not start.
     """
-    import psutil
-
     from genie.client import connect
     from genie_schemas.errors import GenieError
 
@@ -59,10 +62,10 @@ def idle(case: str, options: Sequence[str] = (), rounds: int = 1) -> Row:
             except GenieError as error:
                 raise Unavailable(f"no session with the daemon: {error.code}") from error
             with session:
-                time.sleep(2.0)  # what starts with the session has ended
-                everyone = [psutil.Process(daemon.pid)]
-                everyone += everyone[0].children(recursive=True)
-                samples = [_share(everyone) for _ in range(rounds)]
+                main = psutil.Process(daemon.pid)
+                _settle(main)
+                everyone = [main, *main.children(recursive=True)]
+                samples = [_share(everyone, _IDLE_SECONDS) for _ in range(rounds)]
         finally:
             daemon.terminate()
             try:
@@ -88,17 +91,27 @@ def _wait_for(
         time.sleep(0.005)
 
 
-def _share(processes: Sequence[object]) -> float:
-    """CPU time in per cent of one core over five seconds."""
+def _settle(daemon: psutil.Process) -> None:
+    """Wait until what starts with a session (an executor that imports torch) has started."""
+    quiet = 0
+    deadline = time.monotonic() + _SETTLING
+    while quiet < 4 and time.monotonic() < deadline:
+        busy = _share([daemon, *daemon.children(recursive=True)], 0.5)
+        quiet = quiet + 1 if busy < _STARTING else 0
+
+
+def _share(processes: Sequence[psutil.Process], seconds: float) -> float:
+    """CPU time over `seconds`, in per cent of one core."""
     before, begin = _spent(processes), time.monotonic()
-    time.sleep(_IDLE_SECONDS)
+    time.sleep(seconds)
     return (_spent(processes) - before) / (time.monotonic() - begin) * 100
 
 
-def _spent(processes: Sequence[object]) -> float:
+def _spent(processes: Sequence[psutil.Process]) -> float:
     total = 0.0
     for process in processes:
-        # /proc/PID/schedstat counts nanoseconds; the clock ticks of /proc/PID/stat are 10 ms.
-        for task in Path(f"/proc/{process.pid}/task").iterdir():  # type: ignore[attr-defined]
-            total += int((task / "schedstat").read_text().split()[0]) / 1e9
+        # schedstat counts nanoseconds; the clock ticks of /proc/PID/stat are 10 ms.
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # the thread has ended
+                total += int((task / "schedstat").read_text().split()[0]) / 1e9
     return total

@@ -147,7 +147,7 @@ class GenieSide:
         """Nothing: bytes land by themselves."""
 
     def digests(self) -> list[str]:
-        view = memoryview(_made(self._bytes))
+        view = memoryview(_made(self._bytes).data)
         ends = range(0, len(view), self._size)
         return sorted({digest(view[at : at + self._size]) for at in ends})
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from genie.bench.report import LeftOut, Row
 from genie.bench.suites import Unavailable
 from genie.bench.transport import _dpdk as dpdk
+from genie.bench.transport import _faults
 from genie.bench.transport import _probes as probes
+from genie.bench.transport._faults import Condition
 from genie.bench.transport._load import MIB, Contender, load_of
 from genie.bench.transport._paths import Ends, library, over_sockets, within
 from genie.bench.transport._rounds import Versus, round_trips, throughput
@@ -28,16 +30,20 @@ class Scope:
     trips: int
     cold: int
     idle_rounds: int
+    conditions: tuple[Condition, ...] = ()
     only: tuple[str, ...] | None = None  # names of contenders; None: all
 
 
-QUICK = Scope((64, MIB, 64 * MIB), rounds=5, trips=1000, cold=20, idle_rounds=1)
+QUICK = Scope(
+    (64, MIB, 64 * MIB), rounds=5, trips=1000, cold=20, idle_rounds=1, conditions=_faults.QUICK
+)
 FULL = Scope(
     (64, 1 << 10, 16 << 10, 256 << 10, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB),
     rounds=7,
     trips=5000,
     cold=50,
     idle_rounds=3,
+    conditions=_faults.FULL,
 )
 
 _SLOW_TRIPS = {"ray": 10, "grpc": 4}
@@ -70,6 +76,8 @@ def measure(scope: Scope) -> Iterable[Row | LeftOut]:
         shm = next((end for end in ours if end.name == "shm"), None)
         if shm is not None:
             yield probes.overhead(shm, scope.rounds)
+    if scope.conditions:
+        yield from _faults.goodput(scope.conditions, 64 * MIB, min(5, scope.rounds), _progress)
     if scope.only is None or "daemon" in scope.only:
         _progress("idle daemon")
         yield probes.idle("daemon/idle", rounds=scope.idle_rounds)

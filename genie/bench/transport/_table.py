@@ -82,7 +82,8 @@ def _pivot(
     cells: Cells = {}
     columns: dict[str, int] = {}
     baselines: dict[str, str] = {}
-    for row in rows:
+    # Some are not measured at the small sizes; the largest one has them in their order.
+    for row in sorted(rows, key=lambda row: -(split_case(row.case)[1] or 0)):
         name, size, _ = split_case(row.case)
         columns.setdefault(column(row), size or 0)
         cells.setdefault(name, {})[column(row)] = text(row)
