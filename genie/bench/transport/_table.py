@@ -55,7 +55,7 @@ def _size(row: Row) -> str:
 
 
 def _metric(row: Row) -> str:
-    return row.metric.removeprefix("rtt_").removesuffix("_us").replace("cold_", "cold ")
+    return row.metric.removeprefix("rtt_").removesuffix("_us").replace("cold_p50", "cold")
 
 
 def _value(row: Row) -> str:
@@ -90,11 +90,11 @@ def _pivot(
         if text is _ratio and row.baseline:
             baselines[name] = row.baseline
     ordered = sorted(columns, key=lambda name: columns[name])
-    width = max(len(title), *(len(name) for name in cells))
-    lines = [f"{title:{width}}" + "".join(f"{name:>9}" for name in ordered)]
+    width = max(len(name) for name in cells)
+    lines = [title, " " * width + "".join(f"{name:>8}" for name in ordered)]
     for name, line in cells.items():
         tail = f"  ÷ {baselines[name]}" if name in baselines else ""
-        figures = "".join(f"{line.get(column, ''):>9}" for column in ordered)
+        figures = "".join(f"{line.get(column, ''):>8}" for column in ordered)
         lines.append(f"{name:{width}}{figures}{tail}".rstrip())
     return lines
 
@@ -109,7 +109,7 @@ def _beside(rows: Sequence[Row]) -> list[str]:
 
 def _faults(rows: Sequence[Row]) -> list[str]:
     width = max(len(row.case) for row in rows)
-    lines = [f"{'goodput under loss and delay':{width}}    GB/s   ÷ lossless"]
+    lines = ["goodput under loss and delay", f"{'':{width}}    GB/s  ÷ without"]
     for row in rows:
         ratio = f"{row.ratio:9.2f}" if row.ratio is not None else ""
         lines.append(f"{row.case:{width}}{short(row.value):>8}{ratio}".rstrip())
