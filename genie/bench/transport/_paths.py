@@ -111,18 +111,33 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return found | {"p50": statistics.median(ordered)}
 
 
-def over_sockets(name: str, path: str, *, encrypt: bool = False, arena: bool = False) -> Ends:
-    """Two workers that meet at a socket: "unix", "shm", "tcp" or "ucx". Raises Unavailable."""
-    b = Process()
+def over_sockets(
+    name: str,
+    path: str,
+    *,
+    encrypt: bool = False,
+    arena: bool = False,
+    tls: str | None = None,
+) -> Ends:
+    """Two workers that meet at a socket: "unix", "shm", "tcp" or "ucx". Raises Unavailable.
+
+    `tls` names the transports that UCX may use (its word for them): "tcp" has the two meet over
+    the loopback device, else they meet at a Unix socket.
+    """
+    terms: dict[str, Any] = {"path": path, "encrypt": encrypt}
+    network = path == "tcp" or tls is not None
+    if path == "ucx" and network:
+        terms["trusted"] = True
+    environment = {"UCX_TLS": tls} if tls is not None else {}
+    b = Process(environment=environment)
     a = None
     try:
-        a = Process()
+        a = Process(environment=environment)
         key = b.ask("key")
         with tempfile.TemporaryDirectory(prefix="genie-bench-") as folder:
-            where = f"unix://{folder}/p.sock" if path in ("unix", "shm") else "tcp://127.0.0.1:0"
-            terms = {"path": path, "encrypt": encrypt, "key": key}
-            endpoint = b.ask("listen", side="x", where=where, **terms)
-            a.ask("dial", side="x", where=endpoint, arena=arena, **terms)
+            where = "tcp://127.0.0.1:0" if network else f"unix://{folder}/p.sock"
+            endpoint = b.ask("listen", side="x", where=where, key=key, terms=terms)
+            a.ask("dial", side="x", where=endpoint, key=key, terms=terms, arena=arena)
             b.ask("connected", side="x")
     except BaseException:
         _close(a, b)

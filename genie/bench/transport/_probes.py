@@ -14,9 +14,11 @@ import psutil
 
 from genie.bench.report import LeftOut, Row, median_row
 from genie.bench.suites import Unavailable
+from genie.bench.transport._network import Cable, namespaces
 from genie.bench.transport._paths import Ends
+from genie.bench.transport._process import Process
 
-__all__ = ["cold", "idle", "overhead"]
+__all__ = ["cold", "idle", "idle_with_port", "overhead"]
 
 _PAUSE = 0.02  # seconds of idleness before each cold transfer: every spinning has ended by then
 _IDLE_SECONDS = 5.0
@@ -42,19 +44,24 @@ def overhead(path: Ends, rounds: int) -> Row:
     return median_row("python/submit+complete", "overhead_us", "µs", samples)
 
 
-def idle(case: str, options: Sequence[str] = (), rounds: int = 1) -> Row:
+def idle(case: str, rounds: int, options: Sequence[str] = (), inside: Process | None = None) -> Row:
     """Row `case`, cpu_percent: a daemon with a session open and nothing to do, 5 s a sample.
 
-    Counts the daemon and its children. Raises Unavailable when the daemon does not start.
+    `inside` is a worker in whose network namespace it runs. Counts the daemon and its children.
+    Raises Unavailable when the daemon does not start.
     """
     from genie.client import connect
     from genie_schemas.errors import GenieError
 
     with tempfile.TemporaryDirectory(prefix="genie-bench-") as folder, _log() as log:
         endpoint = f"unix://{folder}/d.sock"
-        argv = [str(Path(sys.executable).parent / "genied"), "--listen", endpoint]
+        argv = ["nsenter", f"--net=/proc/{inside.pid}/ns/net", "--"] if inside else []
+        argv += [str(Path(sys.executable).parent / "genied"), "--listen", endpoint]
         argv += ["--state-dir", f"{folder}/state", *options]
-        daemon = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=log)
+        try:
+            daemon = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=log)
+        except OSError as error:
+            raise Unavailable(f"{argv[0]}: {error.strerror}") from error
         try:
             _wait_for(Path(f"{folder}/d.sock"), daemon, log)
             try:
@@ -74,6 +81,15 @@ def idle(case: str, options: Sequence[str] = (), rounds: int = 1) -> Row:
                 daemon.kill()
                 daemon.wait()
     return median_row(case, "cpu_percent", "%", samples)
+
+
+def idle_with_port(case: str, rounds: int) -> Row:
+    """The same of a daemon that drives a DPDK port, on a veth pair whose other end is silent."""
+    with namespaces() as (a, b):
+        cable = Cable(a, b, 9000)
+        cable.up()
+        device = f"net_af_packet0,iface={cable.ends[0]},mtu=9000,ip=10.99.0.1"
+        return idle(case, rounds, ("--dpdk", device), inside=a)
 
 
 def _log() -> tempfile._TemporaryFileWrapper[bytes]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
@@ -37,8 +38,10 @@ class Reply:
 class Process:
     """A worker. With `namespace` it has a network namespace of its own, which ends with it."""
 
-    def __init__(self, *, namespace: bool = False) -> None:
-        """Raises Unavailable when it does not start."""
+    def __init__(
+        self, *, namespace: bool = False, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is added to this process's. Raises Unavailable when it does not start."""
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         argv = [sys.executable, "-P", "-m", "genie.bench.transport._worker"]
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
@@ -47,6 +50,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._said,
             bufsize=0,
+            env={**os.environ, **(environment or {})},
         )
         self._in, self._out = (
             cast(IO[bytes], self._process.stdin),

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import psutil
+
 from genie.bench.report import LeftOut, Row, median_row
 from genie.bench.suites import Unavailable
 from genie.bench.transport._load import MIB, Contender, Load, NoSuchFigure, Sample
@@ -50,6 +52,11 @@ def throughput(
         progress(load.name)
         series = _Series(load, {})
         ready: list[Versus] = []
+        # Everyone holds a source and a sink at once, and some libraries copies of them.
+        needed = 3 * load.bytes * len(contenders)
+        if needed > psutil.virtual_memory().available:
+            yield LeftOut(f"…/{load.name}", f"{needed >> 20} MiB of memory are not free")
+            continue
         for versus in contenders:
             try:
                 versus.contender.prepare(load)

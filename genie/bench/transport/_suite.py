@@ -18,7 +18,7 @@ from genie.bench.transport._paths import Ends, library, over_sockets, within
 from genie.bench.transport._rounds import Versus, round_trips, throughput
 from genie.bench.transport._standalone import Iperf3, Memcpy, UcxPerftest
 
-__all__ = ["Scope", "transport"]
+__all__ = ["FULL", "QUICK", "Scope", "measure", "transport"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,14 @@ def measure(scope: Scope) -> Iterable[Row | LeftOut]:
         yield from _faults.goodput(scope.conditions, 64 * MIB, min(5, scope.rounds), _progress)
     if scope.only is None or "daemon" in scope.only:
         _progress("idle daemon")
-        yield probes.idle("daemon/idle", rounds=scope.idle_rounds)
+        for case, probe in (
+            ("daemon/idle", probes.idle),
+            ("daemon/idle-dpdk", probes.idle_with_port),
+        ):
+            try:
+                yield probe(case, scope.idle_rounds)
+            except Unavailable as reason:
+                yield LeftOut(case, str(reason))
 
 
 def _progress(what: str) -> None:
@@ -94,6 +101,8 @@ _GENIE = {
     "tcp": ("iperf3", ("ucx_perftest-tcp", "gloo", "grpc", "zeromq")),
     "tcp-aead": ("iperf3", ("tcp", "grpc")),
     "unix": ("memcpy", ()),
+    "ucx": ("ucx_perftest-shm", ("memcpy",)),
+    "ucx-tcp": ("ucx_perftest-tcp", ("iperf3",)),
     "dpdk-ring": ("memcpy", ()),
     "dpdk-ring-aead": ("dpdk-ring", ()),
     "dpdk-memif": ("memcpy", ("iperf3", "ucx_perftest-shm")),
@@ -118,6 +127,8 @@ _SOCKETS: dict[str, Callable[[], Contender]] = {
     "tcp": lambda: over_sockets("tcp", "tcp"),
     "tcp-aead": lambda: over_sockets("tcp-aead", "tcp", encrypt=True),
     "unix": lambda: over_sockets("unix", "unix"),
+    "ucx": lambda: over_sockets("ucx", "ucx"),
+    "ucx-tcp": lambda: over_sockets("ucx-tcp", "ucx", tls="tcp"),
     "grpc": lambda: library("grpc"),
     "zeromq": lambda: library("zeromq"),
     "gloo": lambda: library("gloo"),

@@ -42,10 +42,10 @@ class Worker:
 
     # -- ends --------------------------------------------------------------------------------
 
-    def listen(self, side: str, where: str, path: str, encrypt: bool, key: str) -> str:
-        """Expect a peer; where it has to dial."""
+    def listen(self, side: str, where: str, key: str, terms: dict[str, Any]) -> str:
+        """Expect a peer on `terms` (options of connect); where it has to dial."""
         listener = Listener.open(where)
-        manager = listener.expect("bench", bytes.fromhex(key), path=path, encrypt=encrypt)
+        manager = listener.expect("bench", bytes.fromhex(key), **terms)
         self._waiting[side] = (listener, manager)
         self._sides[side] = GenieSide(manager)
         return listener.endpoint
@@ -58,12 +58,10 @@ class Worker:
         listener.close()
 
     def dial(
-        self, side: str, where: str, path: str, encrypt: bool, key: str, arena: bool = False
+        self, side: str, where: str, key: str, terms: dict[str, Any], arena: bool = False
     ) -> None:
         """Connect to a listening end."""
-        manager = connect(
-            where, "bench", bytes.fromhex(key), path=path, encrypt=encrypt, timeout=_CONNECT
-        )
+        manager = connect(where, "bench", bytes.fromhex(key), timeout=_CONNECT, **terms)
         self._sides[side] = GenieSide(manager, arena=arena)
 
     def pair(self, a: str, b: str, path: str) -> None:
