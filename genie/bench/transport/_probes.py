@@ -103,7 +103,8 @@ def _wait_for(
     while not socket.exists():
         if daemon.poll() is not None or time.monotonic() > deadline:
             lines = Path(log.name).read_text("utf-8", "replace").strip().splitlines()
-            raise Unavailable(lines[0] if lines else "the daemon did not start")
+            errors = [line for line in lines if line.lower().startswith("error")] or lines
+            raise Unavailable(errors[0] if errors else "the daemon did not start")
         time.sleep(0.005)
 
 
