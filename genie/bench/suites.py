@@ -29,6 +29,12 @@ def _execute(quick: bool) -> list[Row]:
     return executing(quick)
 
 
+def _memory(quick: bool) -> list[Row]:
+    from genie.bench.memory import memory
+
+    return memory(quick)
+
+
 def _transport(quick: bool) -> Iterable[Row | LeftOut]:
     from genie.bench.transport._suite import transport
 
@@ -39,6 +45,7 @@ SUITES: dict[str, tuple[str, Callable[[bool], Iterable[Row | LeftOut]]]] = {
     "startup": ("how fast commands and the daemon answer, and what the daemon holds", _startup),
     "compile": ("how long compiling takes, and whether its result is always the same", _compile),
     "execute": ("what a plan costs beside the same model run eagerly", _execute),
+    "memory": ("what nearly full pools lose to fragmentation, and what requests cost", _memory),
     "transport": ("every path of the data plane beside what else moves bytes", _transport),
 }
 """Name → (one line of help, the suite)."""

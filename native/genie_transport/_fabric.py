@@ -299,7 +299,8 @@ class Fabric:
 
     def counters(self) -> dict[str, int]:
         """Datagrams since it was opened: received, sent, foreign (none of ours), missed (dropped
-        by the device for want of room), and how often no packet buffer was free (exhausted)."""
+        by the device for want of room), and how often no packet buffer was free (exhausted).
+        """
         names = ("received", "sent", "foreign", "missed", "exhausted")
         return dict(zip(names, self._poller.counters(), strict=True))
 
