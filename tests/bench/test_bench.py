@@ -13,7 +13,7 @@ import pytest
 
 from genie.bench import SUITES, memory, run_suites
 from genie.bench.measure import alternate, median_ratio
-from genie.bench.report import Report, Row
+from genie.bench.report import LeftOut, Report, Row
 from genie.bench.sizes import PLAN_SIZES
 from genie.bench.suites import Unavailable
 
@@ -35,7 +35,7 @@ def test_ratio_is_taken_round_by_round() -> None:
 
 def test_report_keeps_samples_and_says_what_was_left_out() -> None:
     row = Row("a/b", "wall_s", 2.0, "s", (1.0, 2.0, 3.0), "a/base", 1.5)
-    report = Report((row,), (("bert", "no transformers"),))
+    report = Report((row,), (LeftOut("bert", "no transformers"),))
     data = report.to_json()
     assert data["rows"] == [
         {
@@ -68,7 +68,7 @@ def test_a_suite_that_cannot_run_is_named_and_the_others_run(
     monkeypatch.setitem(SUITES, "can", ("", can))
     report = run_suites(["cannot", "can"], quick=True)
     assert [r.case for r in report.rows] == ["x"]
-    assert report.left_out == (("cannot", "no such machine"),)
+    assert report.left_out == (LeftOut("cannot", "no such machine"),)
 
 
 def _genie(*argv: str) -> subprocess.CompletedProcess[str]:
