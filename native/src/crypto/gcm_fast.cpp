@@ -47,10 +47,18 @@ class IpsecMb final : public Gcm::Fast {
   void add(std::byte* out, const std::byte* in, std::size_t size) override {
     auto* to = reinterpret_cast<unsigned char*>(out);
     const auto* from = reinterpret_cast<const unsigned char*>(in);
-    if (encrypts_) {
-      IMB_AES128_GCM_ENC_UPDATE(functions_, &key_, &context_, to, from, size);
-    } else {
-      IMB_AES128_GCM_DEC_UPDATE(functions_, &key_, &context_, to, from, size);
+    // The library works ahead of what the processor fetches by itself. What is cold, the source of
+    // a sender and the destination of a receiver, is asked for a piece early: that doubles it.
+    for (std::size_t done = 0; done < size;) {
+      const std::size_t piece = size - done < kPiece ? size - done : kPiece;
+      if (encrypts_) {
+        if (size >= kPiece) fetch<0>(from + done + piece);
+        IMB_AES128_GCM_ENC_UPDATE(functions_, &key_, &context_, to + done, from + done, piece);
+      } else {
+        if (size >= kPiece) fetch<1>(to + done + piece);
+        IMB_AES128_GCM_DEC_UPDATE(functions_, &key_, &context_, to + done, from + done, piece);
+      }
+      done += piece;
     }
   }
 
@@ -64,6 +72,14 @@ class IpsecMb final : public Gcm::Fast {
   }
 
  private:
+  static constexpr std::size_t kPiece = 4096;
+
+  // Beyond the end too: what follows in memory is most likely what comes next.
+  template <int kWrite>
+  static void fetch(const unsigned char* at) {
+    for (std::size_t i = 0; i < kPiece; i += 64) __builtin_prefetch(at + i, kWrite);
+  }
+
   IMB_MGR* functions_;
   bool encrypts_;
   alignas(64) gcm_key_data key_{};  // the library asks for it, its header does not
