@@ -1,7 +1,8 @@
 """Error codes of this area; see the package's docstring for the ranges.
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
-GEN063x integrity · GEN064x network devices under DPDK. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
+GEN063x integrity · GEN064x network devices under DPDK. The refusals that a receiver sends
+(0623–0627, 0630) travel as bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -250,7 +251,7 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         ExitCode.USAGE,
         """The data plane answers for an address of its own, and needs an interface for itself:
         on one that carries an address of the host, the kernel would answer too, and the host's
-        traffic would be taken away. Use a VLAN, a virtual function or a veth without an address.""",
+        traffic would be lost. Use a VLAN, a virtual function or a veth without an address.""",
     ),
     "GEN0649": (
         "No permission to use the device",
