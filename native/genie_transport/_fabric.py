@@ -106,12 +106,12 @@ class Fabric:
     """One device, opened. Get it from `open`; close it, or use it as a context manager."""
 
     def __init__(self, device: Device, poller: Any, mac: bytes, *, trusted: bool) -> None:
-        module, _ = core()
-        assert module is not None  # the poller came from there
+        from genie_transport import _core  # it is there: the poller came from it
+
         self._device = device
         self._poller = poller
         self._mac = mac
-        self._address_of = module.address_of
+        self._address_of = _core.address_of
         self._trusted = trusted
         self._lock = threading.Lock()
         self._connections: set[int] = set()
@@ -298,8 +298,10 @@ class Fabric:
         return bool(self._poller.up())
 
     def counters(self) -> dict[str, int]:
-        """Datagrams since it was opened: received, sent, foreign (none of ours), missed (dropped
-        by the device for want of room), and how often no packet buffer was free (exhausted).
+        """Datagrams since it was opened, by what became of them.
+
+        received, sent, foreign (none of ours), missed (dropped by the device for want of room),
+        and exhausted: how often no packet buffer was free.
         """
         names = ("received", "sent", "foreign", "missed", "exhausted")
         return dict(zip(names, self._poller.counters(), strict=True))
@@ -352,10 +354,10 @@ def unused_number() -> int:
 
 
 def _start(port: Any, device: Device) -> Any:
-    module, _ = core()
-    assert module is not None
+    from genie_transport import _core
+
     try:
-        return module.Poller.start(port, _faults(module, device), device.seed)
+        return _core.Poller.start(port, _faults(_core, device), device.seed)
     except ValueError as error:  # modules of two builds
         raise setup_error("GEN0644", "DPDK's part is of another build", cause=str(error)) from error
     except RuntimeError as error:

@@ -252,7 +252,7 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         ExitCode.USAGE,
         """The data plane answers for an address of its own, and needs an interface for itself:
         on one that carries an address of the host, the kernel would answer too, and the host's
-        traffic would be taken away. Use a VLAN, a virtual function or a veth without an address.""",
+        traffic would be lost. Use a VLAN, a virtual function or a veth without an address.""",
     ),
     "GEN0649": (
         "No permission to use the device",
