@@ -17,6 +17,7 @@ from genie_transport._listener import Listener
 from genie_transport._manager import TransferManager
 from genie_transport._transport import Transport
 from genie_transport._types import Capabilities, Limits, Priority, Stats
+from genie_transport._ucx_path import built as ucx_built
 from genie_transport._wires import Decision
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "TransferManager",
     "Transport",
     "connect",
+    "ucx_built",
 ]

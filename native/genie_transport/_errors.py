@@ -56,6 +56,9 @@ _REMEDIES = {
     "GEN0650": "start the daemon with --dpdk DEVICE, or name no path",
     "GEN0651": "compare both ports' networks, addresses and MTU, or name no path",
     "GEN0652": "open a new connection and post again",
+    "GEN0665": "install UCX and build again: apt-get install libucx-dev, then make setup",
+    "GEN0666": "declare it on both sides (trusted=True), or use the tcp path",
+    "GEN0667": "look at the UCX_ variables of the environment and at /dev/shm, or use another path",
     "GEN0631": "open a new connection; if it recurs, compare the releases of both sides",
 }
 

@@ -4,7 +4,10 @@
     SHM       rings in shared memory, passed over a Unix socket
     TCP       native frames with CRC32C: for loopback, where nobody else can reach the connection
     TCP_AEAD  the same frames under AES-128-GCM
+    TCP_TLS   the same, on several connections beside the TLS connection that authenticated them
     DPDK      datagrams between two ports of DPDK; the connection stays beside them, for control
+    UCX       messages of the same frames over UCX, with CRC32C; only where it was named
+    UCX_AEAD  the same under AES-128-GCM
 
 The dialler offers what it accepts, the listener takes the best that it accepts too. A path that
 the user named is the only one that is offered: it is never silently replaced.
@@ -47,12 +50,24 @@ class Wire(IntFlag):
     TCP = 4
     TCP_AEAD = 8
     DPDK = 16
+    TCP_TLS = 32
+    UCX = 64
+    UCX_AEAD = 128
 
 
 NO_WIRE = Wire(0)
-_ORDER = (Wire.SHM, Wire.DPDK, Wire.TCP, Wire.TCP_AEAD, Wire.STREAM)
+_ORDER = (
+    Wire.SHM,
+    Wire.DPDK,
+    Wire.TCP,
+    Wire.TCP_AEAD,
+    Wire.TCP_TLS,
+    Wire.UCX,
+    Wire.UCX_AEAD,
+    Wire.STREAM,
+)
 _NATIVE = {"shm": Wire.SHM, "tcp": Wire.TCP | Wire.TCP_AEAD}
-_FITS = {"unix": ("unix", "shm", "dpdk"), "tcp": ("tcp", "dpdk")}
+_FITS = {"unix": ("unix", "shm", "dpdk", "ucx"), "tcp": ("tcp", "dpdk", "ucx")}
 BESIDE = Wire.DPDK
 """Wires that run beside the connection, which then carries control alone."""
 # What such a session can go on with over the connection itself.
@@ -105,12 +120,21 @@ def native_paths() -> tuple[str, ...]:
     return tuple(_NATIVE) if core()[0] is not None else ()
 
 
-def acceptable(kind: str, path: str | None, *, tls: bool, encrypt: bool, ports: bool) -> Accepts:
+def acceptable(
+    kind: str,
+    path: str | None,
+    *,
+    tls: bool,
+    encrypt: bool,
+    ports: bool,
+    trusted: bool = False,
+) -> Accepts:
     """What this side accepts at an endpoint of `kind` ("unix" or "tcp").
 
-    `path` is what the user named: "shm", "unix", "tcp" or "dpdk"; None leaves the choice to the
-    peers. `ports` says whether this side has a DPDK port for the session. Raises GenieError:
-    GEN0602 (path and endpoint do not fit), GEN0609 (named and not built), GEN0650 (no port).
+    `path` is what the user named: "shm", "unix", "tcp", "dpdk" or "ucx"; None leaves the choice
+    to the peers. `ports` says whether this side has a DPDK port for the session, `trusted` that
+    the network is declared trusted for UCX. Raises GenieError: GEN0602 (path and endpoint do not
+    fit), GEN0609 (named and not built), GEN0650 (no port), GEN0665 and GEN0666 (ucx).
     """
     if path is not None and path not in _FITS[kind]:
         raise setup_error("GEN0602", f"the {path} path has no {kind}:// endpoints", at=path)
@@ -120,14 +144,18 @@ def acceptable(kind: str, path: str | None, *, tls: bool, encrypt: bool, ports: 
         return Accepts(Wire.DPDK)
     if path == "unix":
         return Accepts(Wire.STREAM)
+    if path == "ucx":
+        from genie_transport._ucx_path import wires
+
+        return Accepts(wires(kind, encrypt=encrypt, trusted=trusted))
     missing: dict[str, str] = {} if path is not None else _lacking(kind, ports)
     port = Wire.DPDK if ports and path is None else NO_WIRE
     module, why = core()
-    if tls:
-        # The session's own TLS carries the reference frames.
-        return Accepts(port | Wire.STREAM, missing)
-    if module is None:
-        if path is not None:
+    if tls and module is not None:
+        # Without native code on either side the session's own TLS carries the reference frames.
+        return Accepts(port | Wire.TCP_TLS | Wire.STREAM, missing)
+    if tls or module is None:
+        if path is not None and not tls:
             raise setup_error("GEN0609", f"the {path} path is not built here", at=path, cause=why)
         _log.info("%s: reference transport, because the native one is missing: %s", kind, why)
         missing["shm" if kind == "unix" else "tcp"] = f"not built here: {why}"
@@ -166,7 +194,8 @@ def path_of(wire: Wire, kind: str) -> str:
     """The path that a wire is, at an endpoint of `kind`."""
     if wire is Wire.STREAM:
         return kind
-    return {Wire.SHM: "shm", Wire.DPDK: "dpdk"}.get(wire, "tcp")
+    found = {Wire.SHM: "shm", Wire.DPDK: "dpdk", Wire.UCX: "ucx", Wire.UCX_AEAD: "ucx"}
+    return found.get(wire, "tcp")
 
 
 def decide(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from genie_runtime.endpoint import Endpoint
 from genie_runtime.negotiation import AUTO
-from genie_transport import Decision, Listener, TransferManager, connect
+from genie_transport import Decision, Listener, TransferManager, connect, ucx_built
 
 if TYPE_CHECKING:
     from genie_transport import Fabric
@@ -36,12 +36,16 @@ class DataGateway:
         peers: Endpoint | None,
         tls: Tls | None,
         fabrics: Sequence[Fabric] = (),
+        *,
+        trusted: bool = False,
     ) -> None:
         """Listen beside the control endpoint, and at `peers`. Raises GEN06xx or GEN0504.
 
-        Sessions with other daemons may go over `fabrics`, which stay the caller's.
+        Sessions with other daemons may go over `fabrics`, which stay the caller's. `trusted`
+        declares the network between daemons trusted, so that UCX may use it.
         """
         self._tls = tls
+        self._trusted = trusted
         self._fabrics = tuple(fabrics)
         self._clients = Listener.open(control.data, None if control.is_unix else _server(tls))
         self._peers = self._clients
@@ -57,7 +61,10 @@ class DataGateway:
     def paths(self) -> tuple[str, ...]:
         """The data paths on which other daemons reach this one."""
         near = "shm" if self.peer_endpoint.startswith("unix://") else "tcp"
-        return (near, "dpdk") if self._fabrics else (near,)
+        ports = ("dpdk",) if self._fabrics else ()
+        # Within a machine shared memory of our own is there, and better.
+        ucx = ("ucx",) if near == "tcp" and self._trusted and ucx_built() else ()
+        return (near, *ports, *ucx)
 
     @property
     def data_endpoint(self) -> str:
@@ -76,9 +83,15 @@ class DataGateway:
     def expect_peer(
         self, link: str, key: bytes, transport: str, decided: Decided
     ) -> TransferManager:
-        """Await another daemon's connection. GEN0602 or GEN0650 when the path cannot be taken."""
-        path = None if transport == AUTO else transport
-        return self._peers.expect(link, key, path=path, fabrics=self._fabrics, decided=decided)
+        """Await another daemon's connection. GEN06xx when the path cannot be taken."""
+        return self._peers.expect(
+            link,
+            key,
+            path=None if transport == AUTO else transport,
+            trusted=self._trusted,
+            fabrics=self._fabrics,
+            decided=decided,
+        )
 
     def dial(
         self, endpoint: str, link: str, key: bytes, transport: str, decided: Decided
@@ -91,6 +104,7 @@ class DataGateway:
             key,
             path=None if transport == AUTO else transport,
             tls=tls,
+            trusted=self._trusted,
             timeout=DIAL_SECONDS,
             fabrics=self._fabrics,
             decided=decided,

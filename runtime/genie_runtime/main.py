@@ -51,7 +51,8 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--trusted-fabric",
     is_flag=True,
-    help="Nobody can forge frames on the ports' networks: do without encryption there.",
+    help="Nobody on the networks between the daemons is hostile: do without encryption there, and "
+    "let UCX use them.",
 )
 @click.option("--dpdk-memory", default="256MiB", metavar="SIZE", help="Memory of DPDK's own.")
 @click.option(

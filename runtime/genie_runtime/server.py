@@ -100,7 +100,9 @@ class Server:
         tls = None
         if identity is not None:
             tls = Tls(identity.context(server=True), identity.context(server=False))
-        self._gateway = DataGateway(options.listen, options.peers, tls, fabrics)
+        self._gateway = DataGateway(
+            options.listen, options.peers, tls, fabrics, trusted=options.fabrics.trusted
+        )
         self._closers.callback(self._gateway.close)
         # Imported before the executors are made: their processes import torch meanwhile, and
         # would compete for the processor with what a first client waits for.

@@ -282,4 +282,28 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         not be opened. Every outstanding transfer fails and none is reported as arrived unless its
         receiver had verified it. Open a new connection and post again.""",
     ),
+    "GEN0665": (
+        "The ucx path is not there",
+        ExitCode.UNREACHABLE,
+        """The ucx path was named, and Genie was built without UCX or its libraries cannot be
+        loaded. A named path is never silently replaced. Install UCX 1.12 or newer with its headers
+        (Debian, Ubuntu: apt-get install libucx-dev; or the package of the network card's vendor)
+        and run `make setup`, or name another path.""",
+    ),
+    "GEN0666": (
+        "UCX over a network needs that network declared trusted",
+        ExitCode.AUTHENTICATION,
+        """UCX believes whoever reaches the ports that it opens: its transports let a stranger
+        write into the memory of the process. Encrypted frames do not help against that. So the
+        ucx path leaves a machine's shared memory only where both sides declare the network, with
+        all hosts and users on it, trusted. A network of its own for the machines, such as an RDMA
+        fabric, is; the loopback device of a machine with other users is not.""",
+    ),
+    "GEN0667": (
+        "UCX cannot start",
+        ExitCode.FAILURE,
+        """UCX found no transport that it may use, or no memory for it. The cause says what UCX
+        reported. Its choice can be narrowed by the UCX_ variables of the environment (UCX_TLS,
+        UCX_NET_DEVICES); `ucx_info -d` of the package ucx-utils lists what the machine has.""",
+    ),
 }
