@@ -89,7 +89,7 @@ def connect(
     decided(choice)
     moved = moving(choice, decided)
     try:
-        transport = transport_over(sock, where, accepted, limits, ports, moved, streams)
+        transport = transport_over(sock, where, accepted, limits, ports, moved, streams=streams)
     except BaseException:
         for each in (sock, *streams):
             each.close()

@@ -338,7 +338,13 @@ class Listener:
             streams = stranger.gathering.hand_over()
         try:
             transport = transport_over(
-                stranger.sock, where, accepted, session.limits, session.ports, moved, streams
+                stranger.sock,
+                where,
+                accepted,
+                session.limits,
+                session.ports,
+                moved,
+                streams=streams,
             )
         except GenieError as error:
             _log.warning("%s: a peer cannot be served: %s", self.endpoint, error)
