@@ -271,11 +271,11 @@ class FailoverTransport:
     def _take(self, events: Sequence[Event]) -> list[Event]:
         """Look at what the first transport says; its end may be the beginning of a move."""
         found: list[Event] = []
+        lost = None
         for event in events:
             match event:
                 case Lost():
-                    found += self._leave(event)
-                    break  # an alarm that rang at the same moment rings again
+                    lost = event  # whatever comes with it is looked at first
                 case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == _GREETING:
                     continue  # after the former Lost follows, and decides what becomes of it
                 case Completed(op_id) | Failed(op_id):
@@ -286,7 +286,7 @@ class FailoverTransport:
                     found.append(event)
                 case _:
                     found.append(event)
-        return found
+        return found if lost is None else found + self._leave(lost)
 
     def _leave(self, lost: Lost) -> list[Event]:
         """The first transport is gone: move, or end. Returns the end, if it is one."""
@@ -362,11 +362,18 @@ class FailoverTransport:
         with self._lock:
             self._why = self._why or why
         self._first.close()
+        end = time.monotonic() + self._patience
         while self._phase is _Phase.FIRST:
-            self._first.wake()
-            with self._polling:
+            if time.monotonic() >= end:
+                raise _EndedError("GEN0652", "the port's session does not end")
+            if not self._polling.acquire(blocking=False):
+                self._first.wake()  # whoever polls gives way
+                self._polling.acquire()
+            try:
                 if self._phase is _Phase.FIRST:
                     self._add(self._take(self._first.poll(_STEP)))
+            finally:
+                self._polling.release()
 
     def _move(self, message: tuple[int, bytes] | None) -> None:
         line, why = self._line, self._why or _UNKNOWN

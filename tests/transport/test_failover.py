@@ -57,8 +57,8 @@ class Joined:
         assert self.accepted.wait_connected(WAIT)
 
     def lose(self, *, left: bool = True) -> None:
-        """Take the port from under the session on one side; the other hears of it."""
-        (self.left if left else self.right).close()
+        """Take the port's session away on one side; the other hears of it."""
+        transport(self.dialled if left else self.accepted)._first.close()
 
     def paths(self) -> set[str]:
         return {m.capabilities().path for m in (self.dialled, self.accepted)}
