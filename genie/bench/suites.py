@@ -29,10 +29,17 @@ def _execute(quick: bool) -> list[Row]:
     return executing(quick)
 
 
+def _memory(quick: bool) -> list[Row]:
+    from genie.bench.memory import memory
+
+    return memory(quick)
+
+
 SUITES: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
     "startup": ("how fast commands and the daemon answer, and what the daemon holds", _startup),
     "compile": ("how long compiling takes, and whether its result is always the same", _compile),
     "execute": ("what a plan costs beside the same model run eagerly", _execute),
+    "memory": ("what nearly full pools lose to fragmentation, and what requests cost", _memory),
 }
 """Name → (one line of help, the suite)."""
 

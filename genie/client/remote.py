@@ -196,6 +196,16 @@ class RemoteLink:
         _log.info("%s and %s: %s%s", self.name, other.name, found.path, why)
         return link, found.path
 
+    def link_path(self, link: str) -> str | None:
+        """The path that a link of this daemon's has now."""
+        try:
+            reply = self.channel.call(
+                "Links", m.SessionRequest(session=self.session), m.LinksReply, 5.0
+            )
+        except GenieError:  # what the run brought is there; only this cannot be told
+            return None
+        return reply.paths.get(link)
+
     def cancel(self, run_id: str) -> None:
         """Stop runs under an id."""
         self.channel.call("Cancel", m.CancelRequest(run_id=run_id), m.CancelReply)

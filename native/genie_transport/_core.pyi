@@ -164,14 +164,13 @@ class Port:
     ) -> bool: ...
     def attach_tcp(
         self,
-        fd: int,
+        fds: list[int],
         greeting: bytes,
         window: int,
         chunk: int,
         stall_ns: int,
-        sealed: bool,
-        send: bytes,
-        receive: bytes,
+        send: list[bytes],
+        receive: list[bytes],
     ) -> bool: ...
     def attach_ucx(
         self,

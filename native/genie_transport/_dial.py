@@ -15,6 +15,7 @@ from genie_transport._endpoint import Endpoint, check_tls, parse_endpoint, resol
 from genie_transport._errors import setup_error
 from genie_transport._failover import FailoverTransport
 from genie_transport._handshake import Accepted, DialHandshake, check_key, check_session_id
+from genie_transport._joining import JOINED, joins, stream_keys
 from genie_transport._manager import TransferManager
 from genie_transport._native import NativeTransport
 from genie_transport._ports import PortNotes
@@ -80,12 +81,19 @@ def connect(
         accepted = _prove(sock, where, handshake, deadline)
         if accepted.wire is Wire.DPDK:
             ports.settle(accepted.note)
+        streams = _join(sock, where, accepted, deadline) if accepted.wire is Wire.TCP_TLS else []
     except BaseException:
         sock.close()
         raise
     choice = settled(where, session_id, accepts, accepted)
     decided(choice)
-    transport = transport_over(sock, where, accepted, limits, ports, moving(choice, decided))
+    moved = moving(choice, decided)
+    try:
+        transport = transport_over(sock, where, accepted, limits, ports, moved, streams)
+    except BaseException:
+        for each in (sock, *streams):
+            each.close()
+        raise
     manager = TransferManager(transport, limits, epoch=epoch)
     if isinstance(transport, FailoverTransport):
         transport.settle()
@@ -127,9 +135,11 @@ def transport_over(
     ports: PortNotes | None = None,
     moved: Callable[[str], None] = lambda reason: None,
     ready: Callable[[Transport], None] = lambda transport: None,
+    streams: Sequence[socket.socket] = (),
 ) -> Transport:
     """The transport that the peers agreed on, over `sock`, which belongs to it from here on.
 
+    So do `streams`, the connections beside a TLS connection, which `sock` is then closed for.
     `ready` gets a transport over the connection itself before a byte of the peer's does.
     """
     if accepted.wire is Wire.DPDK and ports is not None:
@@ -137,6 +147,11 @@ def transport_over(
     if accepted.wire is not Wire.STREAM:
         native = NativeTransport(accepted.wire, limits)
         ready(native)
+        if accepted.wire is Wire.TCP_TLS:
+            sock.close()
+            keys = [stream_keys(accepted.keys, number) for number in range(len(streams))]
+            native.attach_streams(streams, keys, accepted.terms)
+            return native
         native.attach(sock, accepted.keys, accepted.terms, greeting=accepted.welcome)
         return native
     tls = isinstance(sock, ssl.SSLSocket)
@@ -264,6 +279,36 @@ def _prove(
     except OSError as error:
         raise _unreachable(where, error) from error
     return accepted
+
+
+def _join(
+    sock: socket.socket, where: Endpoint, accepted: Accepted, deadline: float
+) -> list[socket.socket]:
+    """The session's connections beside `sock`, once the listener has said that it has them."""
+    streams: list[socket.socket] = []
+    try:
+        address = sock.getpeername()  # the one that TLS has authenticated, whatever the name says
+        for opening in joins(accepted):
+            streams.append(_dial(where, sock.family, address, deadline))
+            streams[-1].sendall(opening)
+        answer = b""
+        while len(answer) < len(JOINED):
+            sock.settimeout(_left(where, deadline))
+            data = sock.recv(len(JOINED) - len(answer))
+            if not data:
+                break
+            answer += data
+        if answer != JOINED:
+            raise setup_error(
+                "GEN0606", "the peer did not take the session's connections", at=str(where)
+            )
+    except BaseException as error:
+        for stream in streams:
+            stream.close()
+        if isinstance(error, OSError):
+            raise _unreachable(where, error) from error
+        raise
+    return streams
 
 
 def _left(where: Endpoint, deadline: float) -> float:

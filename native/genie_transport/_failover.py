@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from genie_schemas.errors import GenieError
 from genie_transport._control import Handover
@@ -209,6 +209,11 @@ class FailoverTransport:
                 self._line.wake()
         if current is not None:
             current.close()
+
+    def hold(self, yes: bool) -> None:
+        """Stop (True) and restart all movement, for tests."""
+        current: Any = self._second or self._first
+        current.hold(yes)
 
     def settle(self) -> None:
         """Wait until it is known whether the port reaches the peer."""

@@ -45,13 +45,16 @@ _PATHS = {
     Wire.SHM: "shm",
     Wire.TCP: "tcp",
     Wire.TCP_AEAD: "tcp",
+    Wire.TCP_TLS: "tcp",
     Wire.UCX: "ucx",
     Wire.UCX_AEAD: "ucx",
 }
+_SEALED = Wire.TCP_AEAD | Wire.TCP_TLS | Wire.UCX_AEAD
 _VERIFICATION = {
     Wire.SHM: "sequence",
     Wire.TCP: "crc32c",
     Wire.TCP_AEAD: "aes-128-gcm",
+    Wire.TCP_TLS: "aes-128-gcm",
     Wire.UCX: "crc32c",
     Wire.UCX_AEAD: "aes-128-gcm",
 }
@@ -79,7 +82,16 @@ class NativeTransport:
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
         self._address_of = module.address_of
+        # What the port's thread may write or read stays for as long as the thread runs.
+        self._regions: dict[bytes, Region] = {}
         _open.add(self)
+
+    def __del__(self) -> None:
+        """Nobody can close it any more: the thread ends before the memory that it uses goes."""
+        port = getattr(self, "_port", None)  # None: it never came to be
+        if port is not None:
+            port.close()
+            port.join()
 
     # -- the connection ----------------------------------------------------------------------
 
@@ -95,12 +107,13 @@ class NativeTransport:
 
         False when there is a peer already or none is wanted. Raises GenieError GEN0605.
         """
-        chunk = min(self._chunk, peer.chunk_bytes)
-        terms = (peer.window_bytes, chunk, int(peer.stall_timeout * _NS))
+        path = _PATHS[self._wire]
+        if path == "tcp":
+            return self.attach_streams([sock], [keys], peer, greeting=greeting)
         sock.setblocking(False)
-        if _PATHS[self._wire] == "ucx":
+        if path == "ucx":
             try:
-                return self._attach_ucx(sock, keys, terms, greeting)
+                return self._attach_ucx(sock, keys, self._terms(peer), greeting)
             except BaseException:
                 sock.close()
                 self._port.close()
@@ -108,12 +121,27 @@ class NativeTransport:
                 raise
         try:
             fd = sock.detach()
-            if self._wire is Wire.SHM:
-                return bool(self._port.attach_shm(fd, greeting, *terms, _RING))
-            sealed = self._wire is Wire.TCP_AEAD
-            return bool(
-                self._port.attach_tcp(fd, greeting, *terms, sealed, keys.send, keys.receive)
-            )
+            return bool(self._port.attach_shm(fd, greeting, *self._terms(peer), _RING))
+        except RuntimeError as error:
+            raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
+
+    def attach_streams(
+        self,
+        socks: Sequence[socket.socket],
+        keys: Sequence[TrafficKeys],
+        peer: PeerTerms,
+        *,
+        greeting: bytes = b"",
+    ) -> bool:
+        """As attach(), over several connections of one session, with keys of their own each."""
+        for sock in socks:
+            sock.setblocking(False)
+        fds = [sock.detach() for sock in socks]
+        sealed = bool(self._wire & _SEALED)
+        send = [each.send if sealed else b"" for each in keys]
+        receive = [each.receive if sealed else b"" for each in keys]
+        try:
+            return bool(self._port.attach_tcp(fds, greeting, *self._terms(peer), send, receive))
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
 
@@ -137,6 +165,10 @@ class NativeTransport:
         except RuntimeError as error:
             raise setup_error("GEN0667", "UCX cannot start", at="ucx", cause=str(error)) from error
 
+    def _terms(self, peer: PeerTerms) -> tuple[int, int, int]:
+        chunk = min(self._chunk, peer.chunk_bytes)
+        return peer.window_bytes, chunk, int(peer.stall_timeout * _NS)
+
     # -- Transport ---------------------------------------------------------------------------
 
     def capabilities(self) -> Capabilities:
@@ -148,7 +180,7 @@ class NativeTransport:
             chunk_bytes=self._chunk,
             window_bytes=self._limits.window_bytes,
             verification=_VERIFICATION[self._wire],
-            encrypted=self._wire in (Wire.TCP_AEAD, Wire.UCX_AEAD),
+            encrypted=bool(self._wire & _SEALED),
         )
 
     def counters(self) -> Counters:
@@ -158,6 +190,7 @@ class NativeTransport:
     def register(self, region: Region) -> None:
         handle = region.handle
         region.address = self._address_of(region.view)
+        self._regions[handle.key] = region
         self._port.add(
             region.address,
             handle.length,
@@ -170,6 +203,7 @@ class NativeTransport:
 
     def deregister(self, region: Region) -> None:
         self._port.withdraw(region.handle.key)
+        self._regions.pop(region.handle.key, None)
 
     def share(self, arena: Any) -> bool:
         """Let the peer read `arena` (a _core.Arena) in place. False: not on this path."""
@@ -251,6 +285,7 @@ class NativeTransport:
                 return Expired()
             case 6:
                 self._port.join()
+                self._regions.clear()
                 return Lost(f"GEN{code:04d}", extra, {})
         return Connected()
 

@@ -4,6 +4,7 @@
     SHM       rings in shared memory, passed over a Unix socket
     TCP       native frames with CRC32C: for loopback, where nobody else can reach the connection
     TCP_AEAD  the same frames under AES-128-GCM
+    TCP_TLS   the same, on several connections beside the TLS connection that authenticated them
     DPDK      datagrams between two ports of DPDK; the connection stays beside them, for control
     UCX       messages of the same frames over UCX, with CRC32C; only where it was named
     UCX_AEAD  the same under AES-128-GCM
@@ -49,6 +50,7 @@ class Wire(IntFlag):
     TCP = 4
     TCP_AEAD = 8
     DPDK = 16
+    TCP_TLS = 32
     UCX = 64
     UCX_AEAD = 128
 
@@ -59,6 +61,7 @@ _ORDER = (
     Wire.DPDK,
     Wire.TCP,
     Wire.TCP_AEAD,
+    Wire.TCP_TLS,
     Wire.UCX,
     Wire.UCX_AEAD,
     Wire.STREAM,
@@ -148,11 +151,11 @@ def acceptable(
     missing: dict[str, str] = {} if path is not None else _lacking(kind, ports)
     port = Wire.DPDK if ports and path is None else NO_WIRE
     module, why = core()
-    if tls:
-        # The session's own TLS carries the reference frames.
-        return Accepts(port | Wire.STREAM, missing)
-    if module is None:
-        if path is not None:
+    if tls and module is not None:
+        # Without native code on either side the session's own TLS carries the reference frames.
+        return Accepts(port | Wire.TCP_TLS | Wire.STREAM, missing)
+    if tls or module is None:
+        if path is not None and not tls:
             raise setup_error("GEN0609", f"the {path} path is not built here", at=path, cause=why)
         _log.info("%s: reference transport, because the native one is missing: %s", kind, why)
         missing["shm" if kind == "unix" else "tcp"] = f"not built here: {why}"

@@ -150,6 +150,10 @@ def prepare_interface(name: str, mtu: int, netns: str | None = None) -> None:
             if link.get_attr("IFLA_MTU") != mtu:
                 route.link("set", index=found[0], mtu=mtu)
             route.link("set", index=found[0], state="up")
+    except FileNotFoundError:
+        raise _unready(
+            place, "there is no such network namespace", f"ip netns add {netns}"
+        ) from None
     except OSError as error:
         raise _unready(place, error.strerror or str(error), _allowed(error)) from None
     except _netlink_error() as error:

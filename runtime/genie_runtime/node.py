@@ -20,6 +20,7 @@ from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
 from genie_runtime.negotiation import AUTO, Agreement, negotiate
+from genie_runtime.pool import PoolStats
 from genie_runtime.run import QUIESCE
 from genie_runtime.session import Session, close_session
 from genie_schemas.errors import GenieError
@@ -33,8 +34,11 @@ from genie_schemas.messages import (
     Empty,
     ExpectReply,
     ExpectRequest,
+    GpuDirectStatus,
+    LinksReply,
     OpenReply,
     OpenRequest,
+    PoolStatus,
     Pulse,
     SessionRequest,
     StatusReply,
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("genie_runtime.node")
 _REAP = 0.5
+_IDLE = 10.0
+"""Seconds without a session after which unused shared memory is given back."""
 _CLOSE = 3.0
 """Seconds that closing a session, or the node, waits for runs that it had to stop."""
 
@@ -194,6 +200,13 @@ class Node:
         reasons = {path: why[:256] for path, why in choices[-1].reasons.items()}
         return DialReply(path=manager.capabilities().path, reasons={} if older else reasons)
 
+    def links(self, request: SessionRequest) -> LinksReply:
+        """The path of every link of a session, as it is now."""
+        session = self.core.session(request.session)
+        with session.lock:
+            links = dict(session.links)
+        return LinksReply(paths={name: link.capabilities().path for name, link in links.items()})
+
     def _recorder(
         self, session: Session, role: str, transport: str = AUTO
     ) -> Callable[[Decision], None]:
@@ -244,6 +257,7 @@ class Node:
                     memory_bytes=device.memory_bytes,
                     reserved_bytes=reserved,
                     constant_bytes=constants,
+                    pool=_pool_status(core.pools[device.id].stats()),
                 )
             )
         return StatusReply(
@@ -259,6 +273,7 @@ class Node:
             devices=devices,
             active=active,
             telemetry={**core.telemetry.snapshot(), "peak_bytes": peak},
+            gpu_direct=GpuDirectStatus(mode=core.gpu_path.mode, reason=core.gpu_path.reason),
         )
 
     # -- the end ----------------------------------------------------------------------------
@@ -270,7 +285,11 @@ class Node:
                 self._reaper.start()
 
     def _reap(self) -> None:
-        """End sessions whose client stays away, and release runs that nobody starts."""
+        """End sessions whose client stays away, and release runs that nobody starts.
+
+        When there has been no session for a while, memory that nobody uses goes back to the system.
+        """
+        busy: float | None = None
         while not self._stop.wait(_REAP):
             now = time.monotonic()
             with self.core.lock:
@@ -286,6 +305,12 @@ class Node:
                     if run.state == "prepared" and now - run.created > self.core.limits.start_lease:
                         run.release()
             self.core.store.sweep()
+            if sessions:
+                busy = now
+            elif busy is not None and now - busy > _IDLE:
+                for pool in self.core.pools.values():
+                    pool.trim()
+                busy = None
 
     def drain(self, limit: float | None = None) -> Literal["drained", "cut short"]:
         """Take nothing new, let runs that go on finish within `limit` seconds."""
@@ -312,6 +337,25 @@ class Node:
             self._reaper.join(5.0)
         runs = [run for session in sessions for run in list(session.runs.values())]
         self.core.close(lambda: all(run.freed.wait(_CLOSE) for run in runs))
+
+
+def _pool_status(stats: PoolStats) -> PoolStatus:
+    return PoolStatus(
+        limit_bytes=stats.limit,
+        arena_bytes=stats.reserved,
+        huge_bytes=stats.huge,
+        used_bytes=stats.used,
+        peak_bytes=stats.peak,
+        largest_free_bytes=stats.largest_free,
+        fragmentation_ppm=round(stats.fragmentation * 1_000_000),
+        arenas=stats.arenas,
+        regions=stats.regions,
+        assembled=stats.assembled,
+        waiting=stats.waiting,
+        waits=stats.waits,
+        waited_ms=int(stats.waited_s * 1000),
+        refused=stats.refused,
+    )
 
 
 def _untold(session: Session) -> bool:

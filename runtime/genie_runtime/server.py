@@ -16,6 +16,7 @@ from genie_runtime.config import Limits
 from genie_runtime.core import Core
 from genie_runtime.endpoint import Endpoint, prepare_folder, remove_dead_sockets
 from genie_runtime.fabrics import FabricOptions, open_fabrics
+from genie_runtime.gpu_direct import Choice
 from genie_runtime.ports import DeviceSpec, ExecutorPort
 from genie_runtime.secrets_files import default_token_file, ensure_token, read_token
 from genie_schemas.errors import GenieError, Place
@@ -41,6 +42,7 @@ class ServerOptions:
     threads: int
     tls_dir: Path | None = None
     token_file: Path | None = None
+    gpu_direct: Choice = "auto"
     limits: Limits = field(default_factory=Limits)
     fabrics: FabricOptions = field(default_factory=FabricOptions)
 
@@ -131,6 +133,7 @@ class Server:
             threads=options.threads,
             limits=options.limits,
             gateway=self._gateway,
+            gpu_direct=options.gpu_direct,
         )
         core.node_id = _node_id(options.state_dir / "node-id")
         core.ledger()  # opened now: a ledger that cannot be used is told at the start

@@ -12,6 +12,7 @@ import random
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class Joined:
         path, encrypt = options.get("path"), options.get("encrypt", False)
         limits = options.get("limits") or Limits()
         tls = options.get("tls", (None, None))
-        self.left, self.right = options.get("fabrics") or Fabric.rings(options.get("ring", "ring0"))
+        fabrics: tuple[Fabric, Fabric] | None = options.get("fabrics")
+        self.left, self.right = fabrics or Fabric.rings(options.get("ring", "ring0"))
         stack.callback(self.left.close)
         stack.callback(self.right.close)
         self.told: tuple[list[Decision], list[Decision]] = ([], [])
@@ -202,14 +204,14 @@ def test_everything_arrives_exactly_once(join: Callable[..., Joined], seed: int)
         source, sink = sides if rng.random() < 0.7 else sides[::-1]
         data, buffer = rng.randbytes(size), bytearray(size)
         into = sink.register(buffer)
-        sink.arrival(into).add_done_callback(lambda f, n=number: note(arrived, n, f))
+        sink.arrival(into).add_done_callback(partial(note, arrived, number))
         jobs.append((source, source.register(data), into, data, buffer))
     if not lose_after:
         losing.set()
     futures = []
     for number, (source, mine, into, _, _) in enumerate(jobs):
         future = source.post(mine, into, deadline=WAIT)
-        future.add_done_callback(lambda f, n=number: note(completed, n, f))
+        future.add_done_callback(partial(note, completed, number))
         futures.append(future)
     assert [future.exception(WAIT) for future in futures] == [None] * len(sizes)
     loser.join(WAIT)

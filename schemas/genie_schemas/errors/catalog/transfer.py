@@ -2,7 +2,8 @@
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
 GEN063x integrity · GEN064x network devices under DPDK · GEN065x choosing and changing
-paths. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
+paths · GEN066x UCX · GEN067x memory. The refusals that a receiver sends (0623–0627, 0630) travel as
+bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -305,5 +306,28 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """UCX found no transport that it may use, or no memory for it. The cause says what UCX
         reported. Its choice can be narrowed by the UCX_ variables of the environment (UCX_TLS,
         UCX_NET_DEVICES); `ucx_info -d` of the package ucx-utils lists what the machine has.""",
+    ),
+    "GEN0670": (
+        "GPU-direct cannot be had",
+        ExitCode.FAILURE,
+        """genied was started with --gpu-direct on, and something between the GPU and the network is
+        missing: a driver, a kernel module that lets a NIC reach GPU memory (nvidia_peermem or
+        gdrdrv), DPDK's gpudev driver for CUDA (Debian's packages come without it), or a transport
+        that registers GPU memory. The cause lists what. With `genied --gpu-direct auto` values pass
+        through pinned memory of the host instead; `genie status` says which of the two is in
+        force.""",
+    ),
+    "GEN0671": (
+        "An arena cannot be made",
+        ExitCode.FAILURE,
+        """genie_transport.Arena takes its memory at once, so that no later access can fail. The
+        machine, or the cgroup of the process, does not have that much free, or the size is not
+        positive. Huge pages are no condition: without them an arena has small ones.""",
+    ),
+    "GEN0672": (
+        "The arena is closed",
+        ExitCode.FAILURE,
+        """close() was called on the arena. Arrays that were made of it before stay valid; new ones
+        cannot be made, and it cannot be shared any more.""",
     ),
 }
