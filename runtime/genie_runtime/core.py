@@ -25,7 +25,9 @@ from genie_runtime.telemetry import RetryBudget, Telemetry
 from genie_schemas.errors import GenieError
 
 if TYPE_CHECKING:
-    from genie_transport import TransferManager
+    from genie_transport import Decision, TransferManager
+
+    Decided = Callable[[Decision], None]
 
 ROUNDING = 64 << 20
 """Bytes beyond a device's memory that its pool may use: alignment, and a retry's second buffers."""
@@ -33,6 +35,11 @@ ROUNDING = 64 << 20
 
 class Gateway(Protocol):
     """Data connections: what a daemon has and an embedded node has not."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The data paths on which other daemons reach this one."""
+        ...
 
     @property
     def data_endpoint(self) -> str:
@@ -44,15 +51,19 @@ class Gateway(Protocol):
         """Where other daemons dial."""
         ...
 
-    def expect_client(self, session: str, key: bytes) -> TransferManager:
-        """Await a client's connection."""
+    def expect_client(self, session: str, key: bytes, decided: Decided) -> TransferManager:
+        """Await a client's connection; `decided` hears which path it takes."""
         ...
 
-    def expect_peer(self, link: str, key: bytes) -> TransferManager:
-        """Await another daemon's connection."""
+    def expect_peer(
+        self, link: str, key: bytes, transport: str, decided: Decided
+    ) -> TransferManager:
+        """Await another daemon's connection over `transport` ("auto": the best common path)."""
         ...
 
-    def dial(self, endpoint: str, link: str, key: bytes) -> TransferManager:
+    def dial(
+        self, endpoint: str, link: str, key: bytes, transport: str, decided: Decided
+    ) -> TransferManager:
         """Connect to another daemon."""
         ...
 
@@ -85,7 +96,12 @@ class Core:
         self.boot_id = secrets.token_hex(16)
         self.started = time.monotonic()
         self.draining = False
-        self.offer = Offer(version=_version("genie-plan"), torch=_version("torch"), threads=threads)
+        self.offer = Offer(
+            version=_version("genie-plan"),
+            torch=_version("torch"),
+            threads=threads,
+            paths=gateway.paths if gateway is not None else (),
+        )
         self.negotiations = NegotiationLog(state_dir / "negotiations.jsonl")
         self.telemetry = Telemetry()
         self.retries = RetryBudget()

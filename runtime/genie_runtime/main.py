@@ -43,6 +43,20 @@ _PATH = click.Path(path_type=Path)
     "--ledger-days", type=click.IntRange(1, 3650), default=7, help="Days that they are kept."
 )
 @click.option(
+    "--dpdk",
+    multiple=True,
+    metavar="DEVICE",
+    help="A DPDK port for data between daemons, such as "
+    "net_af_packet0,iface=eth1,mtu=9000,ip=10.99.0.1 or a PCI address; may be repeated.",
+)
+@click.option(
+    "--trusted-fabric",
+    is_flag=True,
+    help="Nobody on the networks between the daemons is hostile: do without encryption there, and "
+    "let UCX use them.",
+)
+@click.option("--dpdk-memory", default="256MiB", metavar="SIZE", help="Memory of DPDK's own.")
+@click.option(
     "--gpu-direct",
     type=click.Choice(("on", "off", "auto")),
     default="auto",
@@ -64,6 +78,9 @@ def command(
     token_file: Path | None,
     ledger_size: str,
     ledger_days: int,
+    dpdk: tuple[str, ...],
+    trusted_fabric: bool,
+    dpdk_memory: str,
     gpu_direct: Choice,
     drain_seconds: float,
 ) -> int:
@@ -76,6 +93,7 @@ def command(
     from genie_runtime.config import Limits
     from genie_runtime.devices import parse_devices, parse_size
     from genie_runtime.embedded import default_threads, state_home
+    from genie_runtime.fabrics import FabricOptions
     from genie_runtime.server import ServerOptions
 
     options = ServerOptions(
@@ -92,10 +110,13 @@ def command(
             ledger_bytes=parse_size(ledger_size),
             ledger_age=ledger_days * 86400.0,
         ),
+        fabrics=FabricOptions(dpdk, trusted_fabric, parse_size(dpdk_memory)),
     )
     options.check_exposure()
+    from genie_runtime import logs
     from genie_runtime.server import Server
 
+    logs.configure()  # before ports are opened: what is trusted is told at the start
     return serve(Server(options))
 
 
@@ -111,7 +132,6 @@ def serve(server: Server) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    logs.configure()
     log = logs.logger("genied")
     node = server.node
     log.info(
@@ -119,6 +139,7 @@ def serve(server: Server) -> int:
         endpoint=str(server.endpoint),
         devices=[f"{d.id}:{d.kind}" for d in node.core.devices.values()],
         boot_id=node.core.boot_id[:8],
+        paths=list(node.core.offer.paths),
         pid=os.getpid(),
     )
     notify("READY=1")

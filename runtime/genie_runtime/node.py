@@ -8,15 +8,18 @@ node.close_session / drain / close    the end, in the order of how much it ends
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
 
 from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
-from genie_runtime.negotiation import Agreement, negotiate
+from genie_runtime.negotiation import AUTO, Agreement, negotiate
 from genie_runtime.pool import PoolStats
 from genie_runtime.run import QUIESCE
 from genie_runtime.session import Session, close_session
@@ -32,6 +35,7 @@ from genie_schemas.messages import (
     ExpectReply,
     ExpectRequest,
     GpuDirectStatus,
+    LinksReply,
     OpenReply,
     OpenRequest,
     PoolStatus,
@@ -40,6 +44,10 @@ from genie_schemas.messages import (
     StatusReply,
 )
 
+if TYPE_CHECKING:
+    from genie_transport import Decision
+
+_log = logging.getLogger("genie_runtime.node")
 _REAP = 0.5
 _IDLE = 10.0
 """Seconds without a session after which unused shared memory is given back."""
@@ -69,7 +77,9 @@ class Node:
         agreement = core.negotiations.decide(request, core.offer)
         session = self._new_session(agreement, embedded=False)
         key = secrets.token_bytes(32)
-        session.client = core.gateway.expect_client(session.id, key)
+        session.client = core.gateway.expect_client(
+            session.id, key, self._recorder(session, "client")
+        )
         self._start_reaper()
         return OpenReply(
             protocol=session.agreement.protocol,
@@ -91,6 +101,7 @@ class Node:
             ),
             lease_ms=int(core.limits.lease * 1000),
             heartbeat_ms=int(core.limits.heartbeat_seconds * 1000),
+            paths=list(core.offer.paths),
         )
 
     def open_embedded(self, request: OpenRequest) -> Session:
@@ -162,7 +173,9 @@ class Node:
         session, gateway = self.core.session(request.session), self.core.gateway
         if gateway is None:
             raise GenieError("GEN0509", "an embedded node has no peers")
-        manager = gateway.expect_peer(request.link, bytes.fromhex(request.key))
+        decided = self._recorder(session, "expected", request.transport)
+        key = bytes.fromhex(request.key)
+        manager = gateway.expect_peer(request.link, key, request.transport, decided)
         with session.lock:
             session.links[request.link] = manager
         return ExpectReply(endpoint=gateway.peer_endpoint)
@@ -172,10 +185,45 @@ class Node:
         session, gateway = self.core.session(request.session), self.core.gateway
         if gateway is None:
             raise GenieError("GEN0509", "an embedded node has no peers")
-        manager = gateway.dial(request.endpoint, request.link, bytes.fromhex(request.key))
+        choices: list[Decision] = []
+        record = self._recorder(session, "dialled", request.transport)
+
+        def decided(choice: Decision) -> None:
+            choices.append(choice)
+            record(choice)
+
+        key = bytes.fromhex(request.key)
+        manager = gateway.dial(request.endpoint, request.link, key, request.transport, decided)
         with session.lock:
             session.links[request.link] = manager
-        return DialReply(path=manager.capabilities().path)
+        older = session.agreement.protocol == "1.0"  # which does not know the field
+        reasons = {path: why[:256] for path, why in choices[-1].reasons.items()}
+        return DialReply(path=manager.capabilities().path, reasons={} if older else reasons)
+
+    def links(self, request: SessionRequest) -> LinksReply:
+        """The path of every link of a session, as it is now."""
+        session = self.core.session(request.session)
+        with session.lock:
+            links = dict(session.links)
+        return LinksReply(paths={name: link.capabilities().path for name, link in links.items()})
+
+    def _recorder(
+        self, session: Session, role: str, transport: str = AUTO
+    ) -> Callable[[Decision], None]:
+        """What notes, in the log and on record, which path a connection takes, and any change."""
+        told: list[Decision] = []
+
+        def record(choice: Decision) -> None:
+            told.append(choice)
+            if len(told) > 1:
+                self.core.telemetry.add("path_switches")
+                _log.warning("a link of session %s moved: %s", session.id[:8], choice)
+            try:
+                self.core.negotiations.link(session.id, role, transport, asdict(choice))
+            except GenieError as error:  # a full disk does not end a connection that works
+                _log.warning("the path is not on record: %s", error)
+
+        return record
 
     # -- state ------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
 #include <dirent.h>
+#include <net/if.h>
 #include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
@@ -6,6 +7,7 @@
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -74,8 +76,12 @@ std::unique_ptr<DpdkPort> DpdkPort::open(const DpdkOptions& options, Code& why,
   const int plugged = rte_eal_hotplug_add(virtual_device(options.device) ? "vdev" : "pci",
                                           options.device.c_str(), options.arguments.c_str());
   if (plugged != 0) {
-    error = options.device + ": " + std::strerror(-plugged);
-    if (plugged == -EPERM || plugged == -EACCES) error += " (CAP_NET_RAW and CAP_NET_ADMIN)";
+    // Most drivers say -1 for whatever failed: that is no answer about permission.
+    const bool vague = plugged == -1;
+    error = options.device + ": " + (vague ? "the driver refuses it" : std::strerror(-plugged));
+    if (plugged == -EACCES || (vague && ::geteuid() != 0)) why = Code::NoPermission;
+    if (plugged == -ENOMEM) why = Code::NoMemory;
+    if (plugged == -EEXIST) error = options.device + ": is in use in this process already";
     return nullptr;
   }
   port->device_ = options.device;
@@ -88,6 +94,10 @@ std::unique_ptr<DpdkPort> DpdkPort::open(const DpdkOptions& options, Code& why,
   for (const int fd : before) after.erase(fd);
   if (port->traits_.name == "net_af_packet" && after.size() == 1) {
     port->traits_.wake_fd = *after.begin();
+  }
+  if (!options.interface.empty()) {
+    port->interface_ = options.interface;
+    port->carrier_fd_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   }
   why = Code::Ok;
   return port;
@@ -163,6 +173,7 @@ DpdkPort::~DpdkPort() {
     rte_eal_hotplug_remove(virtual_device(device_) ? "vdev" : "pci", device_.c_str());
   }
   rte_mempool_free(pool_of(pool_));
+  if (carrier_fd_ >= 0) ::close(carrier_fd_);
 }
 
 void DpdkPort::enter() { static thread_local const Registration registration; }
@@ -173,12 +184,25 @@ void DpdkPort::listen(std::uint32_t ip, std::uint16_t udp) {
 }
 
 bool DpdkPort::up() {
+  if (carrier_fd_ >= 0) {
+    // Drivers over a kernel interface call it up for as long as it exists.
+    ifreq request{};
+    std::memcpy(request.ifr_name, interface_.data(), interface_.size());
+    if (::ioctl(carrier_fd_, SIOCGIFFLAGS, &request) != 0) return false;
+    return (request.ifr_flags & IFF_UP) != 0 && (request.ifr_flags & IFF_RUNNING) != 0;
+  }
   rte_eth_link link{};
   return rte_eth_link_get_nowait(port_, &link) != 0 || link.link_status != 0;
 }
 
 bool DpdkPort::set_link(bool up) {
   return (up ? rte_eth_dev_set_link_up(port_) : rte_eth_dev_set_link_down(port_)) == 0;
+}
+
+bool DpdkPort::set_device_link(const std::string& device, bool up) {
+  std::uint16_t port = 0;
+  if (rte_eth_dev_get_port_by_name(device.c_str(), &port) != 0) return false;
+  return (up ? rte_eth_dev_set_link_up(port) : rte_eth_dev_set_link_down(port)) == 0;
 }
 
 PortCounters DpdkPort::counters() const {

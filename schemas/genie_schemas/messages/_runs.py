@@ -6,16 +6,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from genie_schemas.messages._base import Handle, Hex128, Hex256, Message, Milliseconds, RunId, Text
+from genie_schemas.messages._base import (
+    Handle,
+    Hex128,
+    Hex256,
+    Message,
+    Milliseconds,
+    Path,
+    RunId,
+    Text,
+)
 from genie_schemas.plan import Count, Digest, Identifier, Name, Positive
 
 
 class ExpectRequest(Message):
-    """Expect a peer's data connection for link `link`."""
+    """Expect a peer's data connection for link `link`, over `transport` alone if one is named."""
 
     session: Hex128
     link: Hex128
     key: Hex256
+    transport: Path = "auto"
 
 
 class ExpectReply(Message):
@@ -31,12 +41,20 @@ class DialRequest(Message):
     link: Hex128
     key: Hex256
     endpoint: Text
+    transport: Path = "auto"
 
 
 class DialReply(Message):
-    """The path that the link took ("unix", "tcp")."""
+    """The path that the link took ("shm", "tcp", "dpdk"), and why no better one: path → reason."""
 
     path: Text
+    reasons: dict[Path, Text] = Field(default_factory=dict)
+
+
+class LinksReply(Message):
+    """The path that every link of the session has now: a lost one is left for the next."""
+
+    paths: dict[Hex128, Path]
 
 
 class RecallRequest(Message):
