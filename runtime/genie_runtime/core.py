@@ -86,7 +86,7 @@ class Core:
         gateway: Gateway | None = None,
         gpu_direct: Choice = "auto",
     ) -> None:
-        """Raises GenieError GEN0670 when `gpu_direct` is "on" and cannot be."""
+        """Raises GenieError GEN0473 when `gpu_direct` is "on" and cannot be."""
         self.gpu_path = choose(gpu_direct, devices)
         self.limits = limits or Limits()
         self.devices: Mapping[str, DeviceSpec] = {device.id: device for device in devices}

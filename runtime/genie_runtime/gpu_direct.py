@@ -64,13 +64,13 @@ def choose(
     """What is in force for `--gpu-direct` and these devices.
 
     `lacking` are the machine's `obstacles`, looked up when they are not given. Raises GenieError
-    GEN0670 for "on" where GPU-direct cannot be had.
+    GEN0473 for "on" where GPU-direct cannot be had.
     """
     lacking = obstacles() if lacking is None else lacking
     cudas = [device.id for device in devices if device.kind == "cuda"]
     if wanted == "on" and (lacking or not cudas):
         raise GenieError(
-            "GEN0670",
+            "GEN0473",
             "GPU-direct was asked for and cannot be had",
             cause="; ".join(lacking if cudas else ["no CUDA device is offered", *lacking]),
             remedy="start genied with --gpu-direct auto: values then pass through pinned memory",

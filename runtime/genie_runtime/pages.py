@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from genie_runtime.arena import HUGE_PAGE, PAGE, Arena, round_up
-from genie_runtime.freelist import FreeList, Piece, place, where
+from genie_runtime.freelist import MIXED, FreeList, Piece, place, where
 from genie_schemas.errors import GenieError
 
 __all__ = ["HUGE_FROM", "Pages"]
@@ -68,11 +68,16 @@ class Pages:
         whole = sum(arena.size for arena in self.arenas.values() if arena.huge)
         return whole - sum(self._holes.values())
 
+    @property
+    def available(self) -> int:
+        """Bytes that are free or may be added."""
+        return self._room() + self._small.free_bytes + self._huge.free_bytes
+
     # -- pages ----------------------------------------------------------------------------------
 
     def take(self, length: int) -> list[Piece] | None:
         """Whole pages, in one piece if there is one or one can be made; 2 MiB pages come first."""
-        if length > self._room() + self._small.free_bytes + self._huge.free_bytes:
+        if length > self.available:
             return None
         huge = self._huge_share(length)
         rest = length - huge
@@ -149,7 +154,11 @@ class Pages:
         pieces = self._huge.gather(max(round_up(missing, HUGE_PAGE), min(spare, _CONVERT)), 1 << 20)
         for spot, length, _ in pieces or ():
             arena, offset = where(spot)
-            self.arenas[arena].punch(offset, length)
+            try:
+                self.arenas[arena].punch(offset, length)
+            except GenieError:
+                self._huge.put(spot, length, MIXED)
+                continue
             self._holes[arena] = self._holes.get(arena, 0) + length
             self.reserved -= length
         self._grow(missing)

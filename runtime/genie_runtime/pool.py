@@ -196,7 +196,7 @@ class ArenaPool:
 
     def _take(self, nbytes: int, owner: str) -> _Held | None:
         held = self._find(nbytes, owner)
-        if held is None and self._drop_unused():
+        if held is None and self._make_way(nbytes):
             held = self._find(nbytes, owner)
         if held is not None:
             self._regions[held.region.arena, held.region.offset] = held
@@ -249,12 +249,13 @@ class ArenaPool:
             if back is not None:
                 self._pages.give(back)
 
-    def _drop_unused(self) -> bool:
-        """Drop empty slabs and arenas; whether there were any."""
+    def _make_way(self, nbytes: int) -> bool:
+        """Drop empty slabs, and unused arenas where others in their place could serve a request."""
         slabs = self._slabs.drop_empty()
         for slab in slabs:
             self._pages.give(slab)
-        return self._pages.drop_unused() or bool(slabs)
+        enough = self._pages.available >= nbytes
+        return (enough and self._pages.drop_unused()) or bool(slabs)
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -274,7 +275,7 @@ class ArenaPool:
     def trim(self) -> None:
         """Give the memory of arenas without regions back to the system."""
         with self._changed:
-            self._drop_unused()
+            self._make_way(0)
 
     def stats(self) -> PoolStats:
         """What is reserved, used and free, and what it cost to wait."""

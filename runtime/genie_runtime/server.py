@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class Server:
 
     def _open(self) -> None:
         options = self.options
+        _allow_descriptors()
         _make_state_dir(options.state_dir)
         self._lock(options.state_dir / "daemon.lock", "GEN0505", options.state_dir)
         identity, token = self._credentials()
@@ -240,6 +242,16 @@ def _not_bound(listen: Endpoint, cause: str) -> GenieError:
         cause=cause[:300],
         remedy="stop whoever has the address, or name another --listen",
     )
+
+
+def _allow_descriptors() -> None:
+    """Take the hard limit: every arena and connection has a descriptor, and workers inherit it.
+
+    The usual soft limit of 1024 is for programs that call select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _make_state_dir(folder: Path) -> None:

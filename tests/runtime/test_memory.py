@@ -397,7 +397,7 @@ def test_a_daemon_does_not_start_without_the_gpu_direct_it_was_told_to_have(
 ) -> None:
     daemon = daemons.start("d0", "--gpu-direct", "on", wait=False)
     assert daemon.process.wait(30) == 1
-    assert "GEN0670" in daemon.log
+    assert "GEN0473" in daemon.log
     assert "--gpu-direct auto" in daemon.log
     assert "Traceback" not in daemon.log
 

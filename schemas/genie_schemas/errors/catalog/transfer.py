@@ -307,16 +307,6 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         reported. Its choice can be narrowed by the UCX_ variables of the environment (UCX_TLS,
         UCX_NET_DEVICES); `ucx_info -d` of the package ucx-utils lists what the machine has.""",
     ),
-    "GEN0670": (
-        "GPU-direct cannot be had",
-        ExitCode.FAILURE,
-        """genied was started with --gpu-direct on, and something between the GPU and the network is
-        missing: a driver, a kernel module that lets a NIC reach GPU memory (nvidia_peermem or
-        gdrdrv), DPDK's gpudev driver for CUDA (Debian's packages come without it), or a transport
-        that registers GPU memory. The cause lists what. With `genied --gpu-direct auto` values pass
-        through pinned memory of the host instead; `genie status` says which of the two is in
-        force.""",
-    ),
     "GEN0671": (
         "An arena cannot be made",
         ExitCode.FAILURE,
