@@ -24,15 +24,19 @@ def _compile(quick: bool) -> list[Row]:
 
 
 def _execute(quick: bool) -> list[Row]:
+    from genie.bench.calling import calling
     from genie.bench.executing import executing
 
-    return executing(quick)
+    return [*executing(quick), *calling(quick)]
 
 
 SUITES: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
     "startup": ("how fast commands and the daemon answer, and what the daemon holds", _startup),
     "compile": ("how long compiling takes, and whether its result is always the same", _compile),
-    "execute": ("what a plan costs beside the same model run eagerly", _execute),
+    "execute": (
+        "what a plan costs beside the same model run eagerly, and what a request to a daemon costs",
+        _execute,
+    ),
 }
 """Name → (one line of help, the suite)."""
 
