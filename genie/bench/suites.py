@@ -24,9 +24,10 @@ def _compile(quick: bool) -> list[Row]:
 
 
 def _execute(quick: bool) -> list[Row]:
+    from genie.bench.calling import calling
     from genie.bench.executing import executing
 
-    return executing(quick)
+    return [*executing(quick), *calling(quick)]
 
 
 def _memory(quick: bool) -> list[Row]:
@@ -44,7 +45,10 @@ def _transport(quick: bool) -> Iterable[Row | LeftOut]:
 SUITES: dict[str, tuple[str, Callable[[bool], Iterable[Row | LeftOut]]]] = {
     "startup": ("how fast commands and the daemon answer, and what the daemon holds", _startup),
     "compile": ("how long compiling takes, and whether its result is always the same", _compile),
-    "execute": ("what a plan costs beside the same model run eagerly", _execute),
+    "execute": (
+        "what a plan costs beside the same model run eagerly, and what a request to a daemon costs",
+        _execute,
+    ),
     "memory": ("what nearly full pools lose to fragmentation, and what requests cost", _memory),
     "transport": ("every path of the data plane beside what else moves bytes", _transport),
 }

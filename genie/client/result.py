@@ -16,8 +16,10 @@ class Timing:
     """Times of a run: milliseconds, and microseconds for the overhead.
 
     `total_ms` is what the caller waited; `compute_ms` the sum over devices, `transfer_ms` the sum
-    over transfers between nodes and to the client (they overlap); `overhead_us` what is left of
-    the busiest node's time on the run when computing and waiting for bytes are taken off.
+    over transfers between nodes and to the client (they overlap), for a request over the data plane
+    also the time from its being sent to its reply that the node did not spend on it; `overhead_us`
+    what is left of the busiest node's time on the run when computing and waiting for bytes are
+    taken off.
     """
 
     total_ms: float
@@ -41,8 +43,9 @@ class RunResult:
 
     `tensors` holds every tensor output with its torch dtype, `literals` outputs that are constants
     of the plan. `replayed`: the outputs were on record and nothing ran. `bytes` counts what this
-    client sent and received for the run, control messages included. `transports` maps
-    "client->d0" and "d0->d1" to the path that the bytes took.
+    client sent and received for the run: the messages of a request over the data plane without
+    their framing; else all that went over its connections meanwhile, control messages included.
+    `transports` maps "client->d0" and "d0->d1" to the path that the bytes took.
     """
 
     run_id: str

@@ -53,7 +53,9 @@ class Session:
             plan = session.install("digits.plan.json")
             result = session.run({"image": array})
 
-    One thread may run at a time.
+    Several threads may run at once; plans are installed by one. On daemons, the first run of an
+    entry point with certain sizes goes over the control connection, and later ones as one message
+    there and one back, in a call channel that stays open.
     """
 
     def __init__(self, nodes: Sequence[tuple[str | None, NodeLink]]) -> None:

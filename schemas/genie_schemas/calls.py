@@ -39,6 +39,8 @@ ERROR_ROOM: Final = 3072
 """Bytes for an error that every reply's head has, whatever the outputs."""
 
 MAX_RUN_ID: Final = 128
+Bytes = bytes | bytearray | memoryview
+
 _MAX_US: Final = 30 * 86_400 * 1_000_000
 
 _REQUEST = struct.Struct("<4sHHQQ16s128s")
@@ -120,7 +122,7 @@ class Invocation:
         )
 
     @classmethod
-    def read(cls, head: bytes | memoryview, channel: bytes, sequence: int) -> Invocation:
+    def read(cls, head: Bytes, channel: bytes, sequence: int) -> Invocation:
         """What came in. GEN0430 unless it is request `sequence` of this very channel."""
         magic, version, length, number, timeout, named, name = _REQUEST.unpack_from(head)
         if magic != _REQUEST_MAGIC or version != _VERSION:
@@ -202,7 +204,7 @@ class Reply:
         head[start : start + len(body)] = body
 
     @classmethod
-    def read(cls, head: bytes | memoryview, devices: Sequence[str], sequence: int) -> Reply:
+    def read(cls, head: Bytes, devices: Sequence[str], sequence: int) -> Reply:
         """What came back. GEN0432 unless it answers request `sequence`."""
         magic, version, status, flags, number, length, count, *numbers = _REPLY.unpack_from(head)
         if magic != _REPLY_MAGIC or version != _VERSION or status > Status.UNADMITTED:

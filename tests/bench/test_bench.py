@@ -96,6 +96,13 @@ def test_list_and_unknown_suite() -> None:
                 ("embedded/resnet18", "latency_ms"),
                 ("embedded/resnet18", "max_abs"),
                 ("embedded/resnet18", "overhead_us"),
+                ("embedded/mlp", "p50_us"),
+                ("embedded/mlp", "p99_us"),
+                *(
+                    (f"{path}/mlp", metric)
+                    for path in ("control", "remote")
+                    for metric in ("p50_us", "p99_us", "daemon_cpu_us", "executor_cpu_us")
+                ),
             },
         ),
         (

@@ -22,6 +22,7 @@ from genie.client.admin import cancel, status
 from genie.client.calls import MAX_IDLE
 from genie.client.inputs import check_inputs
 from genie.client.link import LoadedPlan, RunSpec
+from genie.client.opening import hello
 from genie.client.remote import RemoteLink
 from genie.client.remote_call import RemoteCall
 from genie.client.session import Session
@@ -115,6 +116,20 @@ def test_requests_take_no_control_message(
         assert 0 < result.timing.compute_ms < result.timing.total_ms
         assert result.peak_bytes.keys() == {f"d{i}" for i in range(devices)}
         assert result.timing.transfer_ms > 0
+
+
+def test_a_client_of_before_runs_over_control(
+    daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = two_layers(tmp_path)
+    old = hello().model_copy(update={"protocol": "1.0"})
+    with Session([(None, RemoteLink(daemons.start().endpoint, old))]) as session:
+        session.install(made.path)
+        with control_calls(session, monkeypatch) as counts:
+            for _ in range(3):
+                assert session.run({"x": X}).attempts == 1
+            assert counts["Prepare"] == 3
+            assert not counts["OpenCall"]
 
 
 def test_large_values_travel_from_where_they_lie(
