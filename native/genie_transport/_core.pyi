@@ -13,6 +13,7 @@ class FaultRates:
         truncate: float = 0.0,
         flip: float = 0.0,
         lateness_ns: int = 0,
+        delay_ns: int = 0,
     ) -> None: ...
 
 class Poller:
@@ -164,11 +165,24 @@ class Port:
     ) -> bool: ...
     def attach_tcp(
         self,
+        fds: list[int],
+        greeting: bytes,
+        window: int,
+        chunk: int,
+        stall_ns: int,
+        send: list[bytes],
+        receive: list[bytes],
+    ) -> bool: ...
+    def attach_ucx(
+        self,
+        factory: object,
         fd: int,
         greeting: bytes,
         window: int,
         chunk: int,
         stall_ns: int,
+        network: bool,
+        loopback: bool,
         sealed: bool,
         send: bytes,
         receive: bytes,

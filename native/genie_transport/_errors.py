@@ -27,6 +27,8 @@ _REMEDIES = {
     "GEN0608": "close the session's first manager before opening another",
     "GEN0609": "build the native part on both sides (pip install -e . --no-build-isolation), "
     "or name no path",
+    "GEN0671": "ask for less, or free memory on this machine",
+    "GEN0672": "make another arena",
     "GEN0610": "open a new connection and post again",
     "GEN0611": "use a manager that is open",
     "GEN0613": "allow more time, or raise the priority",
@@ -53,6 +55,12 @@ _REMEDIES = {
     "GEN0648": "give the data plane an interface without an address: a VLAN, a virtual function "
     "or a veth",
     "GEN0649": "run with CAP_NET_RAW, CAP_NET_ADMIN and, for namespaces, CAP_SYS_ADMIN",
+    "GEN0650": "start the daemon with --dpdk DEVICE, or name no path",
+    "GEN0651": "compare both ports' networks, addresses and MTU, or name no path",
+    "GEN0652": "open a new connection and post again",
+    "GEN0665": "install UCX and build again: apt-get install libucx-dev, then make setup",
+    "GEN0666": "declare it on both sides (trusted=True), or use the tcp path",
+    "GEN0667": "look at the UCX_ variables of the environment and at /dev/shm, or use another path",
     "GEN0631": "open a new connection; if it recurs, compare the releases of both sides",
 }
 

@@ -135,9 +135,10 @@ class Fabric:
 
         Keys of all: mtu (bytes), ip, udp (4791), pages (auto, huge, ordinary), shared (whether
         others' traffic is on the path: yes, no, auto); and, for tests, drop, duplicate, late,
-        truncate, flip (probabilities), lateness_us and seed of a fault shim. `memory_mb` is what
-        DPDK gets with its start, which happens once in a process. `trusted` declares the network
-        one where nobody forges: datagrams then carry CRC32C alone when the peer says so too.
+        truncate, flip (probabilities), lateness_us, delay_us and seed of a fault shim.
+        `memory_mb` is what DPDK gets with its start, which happens once in a process. `trusted`
+        declares the network one where nobody forges: datagrams then carry CRC32C alone when the
+        peer says so too.
 
         Raises GenieError: GEN0602 (malformed), GEN0642 (no such device, or it cannot carry the
         MTU), GEN0643 (no memory), GEN0644 (not built), GEN0645 (DPDK did not start), GEN0646 (huge
@@ -363,7 +364,11 @@ def _start(port: Any, device: Device) -> Any:
 
 
 def _faults(module: ModuleType, device: Device) -> Any:
-    return module.FaultRates(**device.faults, lateness_ns=1000 * device.lateness_us)
+    return module.FaultRates(
+        **device.faults,
+        lateness_ns=1000 * device.lateness_us,
+        delay_ns=1000 * device.delay_us,
+    )
 
 
 def _namespace(name: str) -> str:

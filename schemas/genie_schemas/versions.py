@@ -38,7 +38,7 @@ PLAN_MIN_READER: Final = "1.0"
 SPEC_FORMAT: Final = 1
 """Value of the spec's `genie` key."""
 
-CONTROL_PROTOCOL: Final = "1.0"
+CONTROL_PROTOCOL: Final = "1.1"
 """Version of the control service; a session agrees on the lower of both sides' minor versions."""
 
 
@@ -89,6 +89,12 @@ LOG: Final[tuple[Change, ...]] = (
     Change("2026-11-23", "torch", "2.10", "first support matrix"),
     Change("2026-11-23", "dpdk", "22.11", "first support matrix"),
     Change("2026-11-23", "grpcio", "1.70", "first support matrix"),
+    Change(
+        "2026-11-23",
+        "control",
+        "1.1",
+        "data paths can be named, and say why they were taken; call channels",
+    ),
 )
 """Newest last. The last entry of a subject carries its present version; a test holds this."""
 

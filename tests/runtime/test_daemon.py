@@ -23,6 +23,7 @@ from genie_runtime.negotiation import replay
 from genie_schemas import messages as m
 from genie_schemas.errors import GenieError
 from genie_schemas.verify import FEATURES
+from genie_schemas.versions import CONTROL_PROTOCOL
 from tests.daemons import Daemon, Daemons, until
 from tests.plans_by_hand import expected, slow, two_layers
 from tests.runtime.test_faults import held, in_mid_run
@@ -406,7 +407,7 @@ def test_what_is_negotiated_is_logged_and_replays(daemons: Daemons) -> None:
         update={"protocol": "1.7", "features": [*FEATURES, "compute.quantum"]}
     )
     reply = control.call("Open", newer, m.OpenReply)
-    assert reply.protocol == "1.0"
+    assert reply.protocol == CONTROL_PROTOCOL
     assert reply.features == list(FEATURES)
     for changes in ({"protocol": "9.0"}, {"formats": ["9.0"]}):
         with pytest.raises(GenieError) as caught:
@@ -414,7 +415,7 @@ def test_what_is_negotiated_is_logged_and_replays(daemons: Daemons) -> None:
         assert caught.value.code == "GEN0503"
         assert caught.value.exit_code == 8
         assert "9.0" in caught.value.message
-        assert "1.0" in caught.value.message
+        assert ("1.0" if "formats" in changes else CONTROL_PROTOCOL) in caught.value.message
     control.close()
     lines = list(replay(daemon.state_dir / "negotiations.jsonl"))
     assert [line.same for line in lines] == [True] * 3

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from genie_transport import Fabric, Limits, TransferManager
 from genie_transport._fabric_pair import FABRIC_PATHS, missing
 from genie_transport.testing import PATHS, pair
+from tests.transport.certificates import CLIENT, SERVER, Authority, context
 from tests.transport.support import descriptors, eventually, transfer_threads
 
 Pair = tuple[TransferManager, TransferManager]
@@ -25,6 +28,21 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     eventually(lambda: not transfer_threads(), "all threads have ended")
     eventually(lambda: descriptors() <= before, "all descriptors are closed")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "authority")
+
+
+@pytest.fixture
+def server_tls(authority: Authority) -> ssl.SSLContext:
+    return context(SERVER, authority, authority.issue("server"))
+
+
+@pytest.fixture
+def client_tls(authority: Authority) -> ssl.SSLContext:
+    return context(CLIENT, authority, authority.issue("client"))
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@
 #include "genie/endpoint.h"
 #include "genie/shm.h"
 #include "genie/tcp.h"
+#include "genie/ucx.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -158,25 +159,67 @@ class Port {
     return attached;
   }
 
-  // Takes the descriptor in any case. False when there is a peer already.
-  bool attach_tcp(int fd, const nb::bytes& greeting, std::uint64_t window, std::uint32_t chunk,
-                  std::int64_t stall_ns, bool sealed, const nb::bytes& send,
-                  const nb::bytes& receive) {
-    auto stream = std::make_unique<TcpStream>(fd, chunk);
-    const auto secret = [sealed](const nb::bytes& bytes) {
-      const auto* data = reinterpret_cast<const std::byte*>(bytes.c_str());
-      return std::span(data, sealed ? bytes.size() : 0);
+  // Takes the descriptors in any case: the streams of one connection, each with two secrets (empty
+  // for clear frames). False when there is a peer already.
+  bool attach_tcp(const std::vector<int>& fds, const nb::bytes& greeting, std::uint64_t window,
+                  std::uint32_t chunk, std::int64_t stall_ns, const std::vector<nb::bytes>& send,
+                  const std::vector<nb::bytes>& receive) {
+    std::vector<std::unique_ptr<TcpStream>> streams;
+    for (const int fd : fds) streams.push_back(std::make_unique<TcpStream>(fd, chunk));
+    if (streams.empty() || send.size() != fds.size() || receive.size() != fds.size()) {
+      throw std::invalid_argument("each stream has two secrets");
+    }
+    const auto secret = [](const nb::bytes& bytes) {
+      if (bytes.size() != 0 && bytes.size() < 16) {
+        throw std::invalid_argument("a secret has at least 16 bytes");
+      }
+      return std::span(reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size());
     };
-    if (sealed && (send.size() < 16 || receive.size() < 16)) {
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+      if (!streams[i]->start(secret(send[i]), secret(receive[i]))) {
+        throw std::runtime_error("the crypto library refuses AES-128-GCM");
+      }
+    }
+    streams[0]->greet(std::string(greeting.c_str(), greeting.size()));
+    auto wire = std::make_unique<TcpWire>(std::move(streams[0]));
+    for (std::size_t i = 1; i < streams.size(); ++i) {
+      if (!wire->add(std::move(streams[i]))) throw std::invalid_argument("too many streams");
+    }
+    const nb::gil_scoped_release free;
+    return endpoint_->attach(std::move(wire), Terms{window, chunk, stall_ns});
+  }
+
+  // Takes the descriptor in any case. False when there is a peer already. `factory` is the
+  // capsule of the module _ucx.
+  bool attach_ucx(const nb::capsule& factory, int fd, const nb::bytes& greeting,
+                  std::uint64_t window, std::uint32_t chunk, std::int64_t stall_ns, bool network,
+                  bool loopback, bool sealed, const nb::bytes& send, const nb::bytes& receive) {
+    const auto* found = static_cast<const UcxFactory*>(factory.data(kUcxCapsule));
+    if (found == nullptr) throw nb::python_error();
+    if (found->abi != kUcxAbi || found->size != sizeof(UcxFactory)) {
+      throw std::runtime_error("_ucx and _core are of different builds");
+    }
+    if (send.size() < 16 || receive.size() < 16) {
       throw std::invalid_argument("a secret has at least 16 bytes");
     }
-    if (!stream->start(secret(send), secret(receive))) {
-      throw std::runtime_error("the crypto library refuses AES-128-GCM");
+    const auto secret = [](const nb::bytes& bytes) {
+      return std::span(reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size());
+    };
+    const UcxSecrets secrets{secret(send), secret(receive), sealed};
+    const UcxOptions options{network, loopback, 0};
+    std::string text(greeting.c_str(), greeting.size());
+    std::string error;
+    bool made = false;
+    bool attached = false;
+    {
+      const nb::gil_scoped_release free;
+      auto wire =
+          UcxWire::create(*found, fd, std::move(text), options, chunk, secrets, error);
+      made = wire != nullptr;
+      if (made) attached = endpoint_->attach(std::move(wire), Terms{window, chunk, stall_ns});
     }
-    stream->greet(std::string(greeting.c_str(), greeting.size()));
-    const nb::gil_scoped_release free;
-    return endpoint_->attach(std::make_unique<TcpWire>(std::move(stream)),
-                             Terms{window, chunk, stall_ns});
+    if (!made) throw std::runtime_error(error);
+    return attached;
   }
 
   bool share(const std::shared_ptr<Arena>& arena) {
@@ -198,6 +241,8 @@ NB_MODULE(_core, m) {
   using genie::Port;
   m.doc() = "The native transports.";
   genie::bind_datagram(m);
+  // What a program still holds when it ends is its own business, and no leak.
+  nb::set_leak_warnings(false);
   m.def("address_of", &genie::address_of, "buffer"_a);
   nb::class_<genie::Arena>(m, "Arena")
       .def(nb::new_(&genie::make_arena), genie::Free(), "nbytes"_a, "huge"_a = true)
@@ -232,7 +277,9 @@ NB_MODULE(_core, m) {
       .def("join", [](Port& p) { p.endpoint().join(); }, genie::Free())
       .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
            "stall_ns"_a, "ring"_a)
-      .def("attach_tcp", &Port::attach_tcp, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
-           "stall_ns"_a, "sealed"_a, "send"_a, "receive"_a)
+      .def("attach_tcp", &Port::attach_tcp, "fds"_a, "greeting"_a, "window"_a, "chunk"_a,
+           "stall_ns"_a, "send"_a, "receive"_a)
+      .def("attach_ucx", &Port::attach_ucx, "factory"_a, "fd"_a, "greeting"_a, "window"_a,
+           "chunk"_a, "stall_ns"_a, "network"_a, "loopback"_a, "sealed"_a, "send"_a, "receive"_a)
       .def("share", &Port::share, "arena"_a);
 }

@@ -18,6 +18,7 @@ VERIFICATION = {
     "unix": "blake3",
     "shm": "sequence",
     "tcp": "crc32c",
+    "ucx": "crc32c",
     "ring": "crc32c",
     "dpdk": "crc32c",
 }
@@ -194,7 +195,7 @@ def test_capabilities(make_pair: Callable[..., Pair], path: str, kind: str) -> N
         assert 512 < found.chunk_bytes < 9000
     else:
         assert found.chunk_bytes == CHUNK
-    assert found.remote == (path in ("tcp", "dpdk-af_packet", "dpdk-af_xdp"))
+    assert found.remote == (path in ("tcp", "dpdk-af_packet", "dpdk-af_xdp", "ucx-tcp"))
     assert found.verification == VERIFICATION[kind]
     assert not found.encrypted
     assert a.wait_connected(WAIT)

@@ -1,8 +1,9 @@
 """Error codes of this area; see the package's docstring for the ranges.
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
-GEN063x integrity · GEN064x network devices under DPDK. The refusals that a receiver sends
-(0623–0627, 0630) travel as bare numbers.
+GEN063x integrity · GEN064x network devices under DPDK · GEN065x choosing and changing
+paths · GEN066x UCX · GEN067x memory. The refusals that a receiver sends (0623–0627, 0630) travel as
+bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -259,5 +260,74 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """Packet sockets and AF_XDP need CAP_NET_RAW and CAP_NET_ADMIN, another network namespace
         CAP_SYS_ADMIN, and PCI devices access to /dev/vfio. Grant the capabilities to the daemon
         (AmbientCapabilities= in its unit), or run it as root.""",
+    ),
+    "GEN0650": (
+        "No DPDK port is open",
+        ExitCode.UNREACHABLE,
+        """The dpdk path was named, and this side has no port for it, or its port is down. A named
+        path is never silently replaced. Ports belong to daemons: start genied with --dpdk DEVICE,
+        or name no path and let the peers choose.""",
+    ),
+    "GEN0651": (
+        "The port does not reach the peer",
+        ExitCode.UNREACHABLE,
+        """Both sides have a port and agreed on the dpdk path, but no datagram came through. Check
+        that both ports are on one network (the same cable, switch or memif socket), that their
+        addresses differ and lie in one /24, that the frames of one fit the other's MTU, and that
+        nothing between them drops UDP.""",
+    ),
+    "GEN0652": (
+        "The session could not move to its next path",
+        ExitCode.UNREACHABLE,
+        """The port's path was lost, the peers agreed on what had arrived, and the next path could
+        not be opened. Every outstanding transfer fails and none is reported as arrived unless its
+        receiver had verified it. Open a new connection and post again.""",
+    ),
+    "GEN0665": (
+        "The ucx path is not there",
+        ExitCode.UNREACHABLE,
+        """The ucx path was named, and Genie was built without UCX or its libraries cannot be
+        loaded. A named path is never silently replaced. Install UCX 1.12 or newer with its headers
+        (Debian, Ubuntu: apt-get install libucx-dev; or the package of the network card's vendor)
+        and run `make setup`, or name another path.""",
+    ),
+    "GEN0666": (
+        "UCX over a network needs that network declared trusted",
+        ExitCode.AUTHENTICATION,
+        """UCX believes whoever reaches the ports that it opens: its transports let a stranger
+        write into the memory of the process. Encrypted frames do not help against that. So the
+        ucx path leaves a machine's shared memory only where both sides declare the network, with
+        all hosts and users on it, trusted. A network of its own for the machines, such as an RDMA
+        fabric, is; the loopback device of a machine with other users is not.""",
+    ),
+    "GEN0667": (
+        "UCX cannot start",
+        ExitCode.FAILURE,
+        """UCX found no transport that it may use, or no memory for it. The cause says what UCX
+        reported. Its choice can be narrowed by the UCX_ variables of the environment (UCX_TLS,
+        UCX_NET_DEVICES); `ucx_info -d` of the package ucx-utils lists what the machine has.""",
+    ),
+    "GEN0670": (
+        "GPU-direct cannot be had",
+        ExitCode.FAILURE,
+        """genied was started with --gpu-direct on, and something between the GPU and the network is
+        missing: a driver, a kernel module that lets a NIC reach GPU memory (nvidia_peermem or
+        gdrdrv), DPDK's gpudev driver for CUDA (Debian's packages come without it), or a transport
+        that registers GPU memory. The cause lists what. With `genied --gpu-direct auto` values pass
+        through pinned memory of the host instead; `genie status` says which of the two is in
+        force.""",
+    ),
+    "GEN0671": (
+        "An arena cannot be made",
+        ExitCode.FAILURE,
+        """genie_transport.Arena takes its memory at once, so that no later access can fail. The
+        machine, or the cgroup of the process, does not have that much free, or the size is not
+        positive. Huge pages are no condition: without them an arena has small ones.""",
+    ),
+    "GEN0672": (
+        "The arena is closed",
+        ExitCode.FAILURE,
+        """close() was called on the arena. Arrays that were made of it before stay valid; new ones
+        cannot be made, and it cannot be shared any more.""",
     ),
 }
