@@ -44,7 +44,6 @@ _HEADERS = 128  # of a datagram around its part of a message
 _RING_SLOTS = 1024
 _NS = 1_000_000_000
 _LOCAL = ("ring", "net_ring", "net_memif")  # nobody else's traffic is on these
-_RESERVED = bytes(6)
 
 _eal = threading.Lock()  # DPDK's start and its hot-plug are one at a time in a process
 _open: weakref.WeakSet[Fabric] = weakref.WeakSet()
@@ -90,7 +89,7 @@ class FabricHello:
         magic, mac, ip, udp, datagram, credit, trusted, name = _HELLO.unpack(data)
         if magic != _MAGIC:
             raise _strange("another version")
-        if mac[0] & 1 or mac == _RESERVED or not udp or ip[0] in (0, *range(224, 256)):
+        if mac[0] & 1 or not udp or ip[0] in (0, *range(224, 256)):
             raise _strange("an address that no port has")
         if not _MIN_DATAGRAM <= datagram <= _MAX_DATAGRAM or datagram % 4:
             raise _strange(f"datagrams of {datagram} bytes")

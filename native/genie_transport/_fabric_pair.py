@@ -140,7 +140,7 @@ def _fabrics(
     driver = path.replace("dpdk-", "net_")
     left, right = (
         opened(
-            f"{driver}{unused_number()},iface={interface},mtu={mtu},ip=10.99.0.{end}",
+            f"{driver}{unused_number()},iface={interface},mtu={mtu},ip=10.99.0.{end},shared=no",
             netns=space,
         )
         for end, interface, space in zip((1, 2), veth.interfaces, veth.namespaces, strict=True)

@@ -71,6 +71,11 @@ std::unique_ptr<DpdkPort> DpdkPort::open(const DpdkOptions& options, Code& why,
     error = "the MTU is 540 to 65535 bytes, and there are at least 64 descriptors";
     return nullptr;
   }
+  std::uint16_t taken = 0;
+  if (rte_eth_dev_get_port_by_name(options.device.c_str(), &taken) == 0) {
+    error = options.device + ": is in use in this process already";
+    return nullptr;
+  }
   std::unique_ptr<DpdkPort> port(new DpdkPort());
   port->owner_pid_ = ::getpid();
   const std::set<int> before = packet_sockets();
@@ -82,7 +87,6 @@ std::unique_ptr<DpdkPort> DpdkPort::open(const DpdkOptions& options, Code& why,
     error = options.device + ": " + (vague ? "the driver refuses it" : std::strerror(-plugged));
     if (plugged == -EACCES || (vague && ::geteuid() != 0)) why = Code::NoPermission;
     if (plugged == -ENOMEM) why = Code::NoMemory;
-    if (plugged == -EEXIST) error = options.device + ": is in use in this process already";
     return nullptr;
   }
   port->device_ = options.device;
@@ -152,7 +156,12 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
     guarded_ = true;
     watch(false);
   }
-  if (const int code = rte_eth_dev_start(port_)) return failed("start", code);
+  if (const int code = rte_eth_dev_start(port_)) {
+    // memif's driver says -1 for every way in which a client finds nobody.
+    if (!guarded_ || code != -1) return failed("start", code);
+    error = device_ + ": no server listens on the socket";
+    return false;
+  }
   started_ = true;
   rte_ether_addr address{};
   if (const int code = rte_eth_macaddr_get(port_, &address)) return failed("address", code);

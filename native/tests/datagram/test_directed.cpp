@@ -156,7 +156,7 @@ TEST_CASE("a post into memory of a cancelled one waits until the peer has confir
 
 TEST_CASE("acknowledgements pass over what their sender has given up, and over no more") {
   Receiver receiver(kChunk);
-  Header header;
+  datagram::Header header;
   header.flags = kEliciting;
   receiver.accepted(header, 0);
   CHECK(acknowledged(receiver) == 1);

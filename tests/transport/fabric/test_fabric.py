@@ -137,6 +137,7 @@ def test_what_was_outstanding_is_known_after_the_end(rings: tuple[Fabric, Fabric
         future = a.post(a.register(bytes(MIB)), b.register(bytearray(MIB)))
         assert code_of(future) == "GEN0615"
         assert [op for op, _ in ends[0].outstanding()] == [future.op_id]
+        ends[1].hold(False)  # closing waits for who is held
 
 
 def test_closing_a_fabric_ends_its_sessions(rings: tuple[Fabric, Fabric]) -> None:
@@ -228,7 +229,7 @@ def test_a_port_goes_down_and_comes_back(dpdk: None) -> None:
                 there.link("set", index=index, state="down")
                 late = a.post(a.register(data), b.register(bytearray(MIB)))
                 assert code_of(late) == "GEN0641"  # it stays away for longer than is forgiven
-                assert b.failure is not None
+                eventually(lambda: b.failure is not None, "so does its peer")
 
 
 @needs_dpdk
