@@ -130,10 +130,12 @@ def two_layers(
     seed: int = 0,
     kind: str = "cpu",
     swap: bool = False,
+    least: int = 1,
 ) -> HandMade:
     """x f32[batch,16] → hidden (relu) → y f32[batch,4]; the outputs are y and hidden.
 
-    With two devices, each returns one output. `swap` puts the first layer on d1.
+    With two devices, each returns one output. `swap` puts the first layer on d1; `least` is the
+    smallest batch.
     """
     random = np.random.default_rng(seed)
     weights = {
@@ -218,7 +220,7 @@ def two_layers(
     ]
     data = {
         "name": f"two-layers-{devices}",
-        "dims": {"batch": {"min": 1, "max": 8}},
+        "dims": {"batch": {"min": least, "max": 8}},
         "devices": {name: {"kind": kind, "needs": 0} for name in names},
         "entrypoints": {
             "forward": {

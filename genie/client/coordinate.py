@@ -6,31 +6,24 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from genie.client.calls import Calls
+from genie.client.ended import Ended, good, late, left, tensors
 from genie.client.link import Leg, LegEnd, LoadedPlan, NodeLink, RunSpec
 from genie.client.result import RunResult, Timing
-from genie.client.tensors import Tensor, from_dense
+from genie.client.tensors import Tensor
 from genie_runtime.plans import InstalledPlan
 from genie_schemas.args import decode
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import RunReport
 from genie_schemas.plan import EntryOutput
-from genie_schemas.types import parse_type
 
 __all__ = ["Coordinator"]
 
 _JOIN_PAUSE = 0.05
 _TICK = 0.25
 _LOOK_SECONDS = 1.0
-
-
-@dataclass
-class _Ended:
-    reports: list[RunReport] = field(default_factory=list)
-    values: dict[str, Tensor] = field(default_factory=dict)
-    replayed: bool = False
 
 
 class Coordinator:
@@ -42,6 +35,8 @@ class Coordinator:
         self._nodes = sorted(by_id.values(), key=_order)
         self._peers: dict[tuple[int, int], tuple[str, str]] = {}
         self._looked: dict[str, float] = {}
+        self._connecting = threading.Lock()
+        self._calls = Calls(self._nodes, self._links, self._check_alive)
 
     def devices(self, node: NodeLink) -> list[str]:
         """The plan devices that a node serves."""
@@ -55,44 +50,59 @@ class Coordinator:
     def run(self, spec: RunSpec, end: float) -> RunResult:
         """Carry a run out, or hand out what is on record. `end` is monotonic time."""
         begun = time.monotonic()
-        before = [node.traffic() for node in self._nodes]
-        links = self._connect(spec.plan.installed, spec.entrypoint)
         try:
-            ended = self._run_or_recall(spec, links, end)
+            ended = None if spec.durable else self._call(spec, end)
+            if ended is None:
+                ended = self._over_control(spec, end)
         except GenieError as error:
             if error.code == "GEN0418":
-                self._peers.clear()  # a link that broke stays broken: the next run makes new ones
+                # A link that broke stays broken: the next run makes new ones.
+                with self._connecting:
+                    self._peers.clear()
+                self._calls.drop()
             raise
-        total_ms = (time.monotonic() - begun) * 1000
-        after = [node.traffic() for node in self._nodes]
         return _result(
             spec,
             ended,
-            total_ms,
-            {
-                "sent": sum(a[0] - b[0] for a, b in zip(after, before, strict=True)),
-                "received": sum(a[1] - b[1] for a, b in zip(after, before, strict=True)),
-            },
+            (time.monotonic() - begun) * 1000,
             self._transports(spec.plan.installed, spec.entrypoint),
             max(node.threads for node in self._nodes),
         )
+
+    def _call(self, spec: RunSpec, end: float) -> Ended | None:
+        """Invoke over the data plane; None when the run has to go over the control connection."""
+        try:
+            return self._calls.run(spec, end)
+        except GenieError as error:
+            raise self._most_telling(error) from None
+
+    def _over_control(self, spec: RunSpec, end: float) -> Ended:
+        """Prepare, start and wait for a run, or hand out what is on record."""
+        before = [node.traffic() for node in self._nodes]
+        ended = self._run_or_recall(spec, self._links(spec), end)
+        after = [node.traffic() for node in self._nodes]
+        ended.traffic = {
+            "sent": sum(a[0] - b[0] for a, b in zip(after, before, strict=True)),
+            "received": sum(a[1] - b[1] for a, b in zip(after, before, strict=True)),
+        }
+        return ended
 
     # -- recorded results -------------------------------------------------------------------
 
     def _run_or_recall(
         self, spec: RunSpec, links: Mapping[str, tuple[str, NodeLink, NodeLink]], end: float
-    ) -> _Ended:
+    ) -> Ended:
         while True:
             if time.monotonic() >= end:
-                raise _late(spec)
+                raise late(spec)
             if spec.durable:
                 found = {id(node): (node, node.recall(spec)) for node in self._nodes}
                 states = {recalled.state for _, recalled in found.values()}
                 if states == {"recorded"}:
-                    ended = _Ended(replayed=True)
+                    ended = Ended(replayed=True)
                     for node, recalled in found.values():
                         fetched = node.fetch(spec, recalled, end - time.monotonic())
-                        ended.values |= _tensors(fetched)
+                        ended.values |= tensors(fetched)
                     return ended
                 if "running" in states:
                     self._pause(end)
@@ -111,7 +121,7 @@ class Coordinator:
 
     def _attempt(
         self, spec: RunSpec, links: Mapping[str, tuple[str, NodeLink, NodeLink]], end: float
-    ) -> _Ended | None:
+    ) -> Ended | None:
         """Run on all nodes; None when somebody else got hold of the run id first."""
         legs: list[tuple[NodeLink, Leg]] = []
         try:
@@ -133,9 +143,9 @@ class Coordinator:
                 }
                 leg.start(wanted)
             reports = self._wait(spec, legs, end)
-            ended = _Ended(reports)
+            ended = Ended(reports)
             for _, leg in legs:
-                ended.values |= _tensors(leg.outputs())
+                ended.values |= tensors(leg.outputs())
             return ended
         finally:
             for _, leg in reversed(legs):
@@ -145,10 +155,10 @@ class Coordinator:
         if len(legs) == 1:
             _, leg = legs[0]
             while True:
-                found = leg.wait(_left(spec, end))
+                found = leg.wait(left(spec, end))
                 self._check_alive()
                 if found is not None:
-                    return [_good(found)]
+                    return [good(found)]
         return self._wait_many(spec, legs, end)
 
     def _wait_many(
@@ -161,7 +171,7 @@ class Coordinator:
         def watch(leg: Leg) -> None:
             while not stop.is_set():
                 try:
-                    found = leg.wait(_left(spec, end))
+                    found = leg.wait(left(spec, end))
                 except GenieError as error:
                     found = LegEnd(None, error)
                 except Exception as error:
@@ -180,16 +190,16 @@ class Coordinator:
             while len(reports) < len(legs):
                 self._check_alive()
                 try:
-                    reports.append(_good(ends.get(timeout=min(_TICK, _left(spec, end)))))
+                    reports.append(good(ends.get(timeout=min(_TICK, left(spec, end)))))
                 except queue.Empty:
                     continue
         except GenieError as error:
-            raise self._most_telling(error, ends) from None
+            raise self._most_telling(error) from None
         finally:
             stop.set()
         return reports
 
-    def _most_telling(self, error: GenieError, ends: queue.SimpleQueue[LegEnd]) -> GenieError:
+    def _most_telling(self, error: GenieError) -> GenieError:
         """A lost daemon explains the failed transfers and waits around it, so it goes first."""
         if error.code in ("GEN0418", "GEN0414", "GEN0508"):
             # The heartbeat needs up to 1.5 s to be sure that a silent daemon is gone.
@@ -209,10 +219,14 @@ class Coordinator:
 
     # -- nodes among themselves -------------------------------------------------------------
 
+    def _links(self, spec: RunSpec) -> dict[str, tuple[str, NodeLink, NodeLink]]:
+        """Transfer step → (link id, source, destination) for steps between two nodes."""
+        with self._connecting:
+            return self._connect(spec.plan.installed, spec.entrypoint)
+
     def _connect(
         self, plan: InstalledPlan, entrypoint: str
     ) -> dict[str, tuple[str, NodeLink, NodeLink]]:
-        """Transfer step → (link id, source, destination) for steps between two nodes."""
         found: dict[str, tuple[str, NodeLink, NodeLink]] = {}
         for (entry, _), share in plan.shares.items():
             if entry != entrypoint:
@@ -257,44 +271,10 @@ def _order(node: NodeLink) -> str:
     return node.order
 
 
-def _good(found: LegEnd) -> RunReport:
-    if found.error is not None:
-        raise found.error
-    if found.report is None:
-        raise GenieError("GEN0509", "a node reported the end of a run without its report")
-    return found.report
-
-
-def _left(spec: RunSpec, end: float) -> float:
-    left = end - time.monotonic()
-    # Nodes end a run at the same deadline and say more about it: give their word a moment.
-    if left <= -1.0:
-        raise _late(spec)
-    return max(left, 0.001)
-
-
-def _late(spec: RunSpec) -> GenieError:
-    return GenieError(
-        "GEN0414",
-        f"run {spec.run_id!r} passed its deadline",
-        remedy="give a longer deadline",
-        context={"run_id": spec.run_id},
-    )
-
-
-def _tensors(values: Mapping[str, tuple[str, memoryview]]) -> dict[str, Tensor]:
-    found = {}
-    for name, (text, data) in values.items():
-        kind = parse_type(text)
-        found[name] = from_dense(kind, kind.sizes({}), data)
-    return found
-
-
 def _result(
     spec: RunSpec,
-    ended: _Ended,
+    ended: Ended,
     total_ms: float,
-    traffic: Mapping[str, int],
     transports: Mapping[str, str],
     threads: int,
 ) -> RunResult:
@@ -322,17 +302,17 @@ def _result(
         timing=Timing(
             total_ms,
             sum(r.compute_us for r in reports) / 1000,
-            sum(r.transfer_us for r in reports) / 1000,
+            (sum(r.transfer_us for r in reports) + ended.travel_us) / 1000,
             max(busiest, 0),
         ),
-        bytes=traffic,
+        bytes=ended.traffic or {},
         transports=transports,
         threads=threads,
         peak_bytes=peaks,
     )
 
 
-def _value(output: EntryOutput, value: str, ended: _Ended) -> Tensor:
+def _value(output: EntryOutput, value: str, ended: Ended) -> Tensor:
     found = ended.values.get(value)
     if found is None:
         raise GenieError("GEN0509", f"no node delivered the output {output.name!r}")

@@ -12,7 +12,7 @@ from genie_runtime.plans import InstalledPlan
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import RunReport
 
-__all__ = ["Leg", "LoadedPlan", "NodeLink", "Recalled", "RunSpec"]
+__all__ = ["Call", "CallEnd", "Leg", "LegEnd", "LoadedPlan", "NodeLink", "Recalled", "RunSpec"]
 
 Handle = dict[str, Any]
 
@@ -83,6 +83,61 @@ class Leg(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class CallEnd:
+    """How an invocation ended on a node.
+
+    Not `admitted`: nothing was begun, and the channel is closed. `last`: the node has closed the
+    channel. `travel_us` is the time from the request to its reply without the node's own.
+    """
+
+    report: RunReport | None
+    error: GenieError | None
+    admitted: bool
+    last: bool
+    travel_us: int
+
+
+class Call(Protocol):
+    """A call channel to one node. One invocation at a time. Methods but `close` raise GenieError.
+
+    start(), wait() until it returns an end, outputs(), settle(); after a failure only close().
+    """
+
+    @property
+    def incoming(self) -> Mapping[str, Handle]:
+        """Where peers send, by transfer step."""
+        ...
+
+    def target(self, outgoing: Mapping[str, Handle]) -> None:
+        """Where the node sends its transfers, before the first invocation."""
+        ...
+
+    def start(self, spec: RunSpec, seconds: float) -> None:
+        """Send a request that may take `seconds`."""
+        ...
+
+    def wait(self, timeout: float) -> CallEnd | None:
+        """The end, or None when it has not come within `timeout` seconds."""
+        ...
+
+    def outputs(self) -> Mapping[str, tuple[str, memoryview]]:
+        """Value → (concrete type, dense bytes), after a good end; valid until `start`."""
+        ...
+
+    def moved(self) -> tuple[int, int]:
+        """(bytes sent, bytes received) by the last invocation."""
+        ...
+
+    def settle(self) -> None:
+        """The invocation is over, and its inputs are no longer needed."""
+        ...
+
+    def close(self, *, told: bool = False) -> None:
+        """Give the channel up and stop what goes on in it; `told`: the node knows. Never raises."""
+        ...
+
+
 class NodeLink(Protocol):
     """One node as the client sees it."""
 
@@ -119,6 +174,14 @@ class NodeLink(Protocol):
         self, spec: RunSpec, links: Mapping[str, str], wait: float, deadline: float
     ) -> Leg | None:
         """Admit a run (`wait`, `deadline` in seconds from now); None when it runs elsewhere."""
+        ...
+
+    def open_call(self, spec: RunSpec, links: Mapping[str, str]) -> Call | None:
+        """Open a call channel for runs like this one; None where there are none."""
+        ...
+
+    def control_traffic(self) -> tuple[int, int]:
+        """(bytes sent, bytes received) in control messages so far."""
         ...
 
     def connect_peer(self, other: NodeLink) -> tuple[str, str]:

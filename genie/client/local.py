@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from genie.client.link import Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
+from genie.client.link import Call, Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
 from genie_runtime.dispatch import report
 from genie_runtime.mail import Wires
 from genie_runtime.node import Node
@@ -107,6 +107,14 @@ class EmbeddedLink:
         )
         run = self._node.dispatch.admit(self._session, request, Wires())
         return None if run is None else _EmbeddedLeg(run, spec)
+
+    def open_call(self, spec: RunSpec, links: Mapping[str, str]) -> Call | None:
+        """There is nothing to save: inputs are written where they are read."""
+        return None
+
+    def control_traffic(self) -> tuple[int, int]:
+        """There are no messages."""
+        return 0, 0
 
     def connect_peer(self, other: NodeLink) -> tuple[str, str]:
         """An embedded node serves every device itself."""

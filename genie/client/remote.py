@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 
 from genie.client.channel import Channel, Credentials
-from genie.client.link import Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
+from genie.client.link import Call, Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
+from genie.client.remote_call import RemoteCall
 from genie.client.upload import send_constants
 from genie_runtime import endpoint as endpoints
 from genie_runtime.negotiation import no_path
@@ -17,6 +18,7 @@ from genie_runtime.plans import concrete
 from genie_schemas import messages as m
 from genie_schemas.errors import GenieError, InternalError, Place
 from genie_schemas.types import TensorType, parse_type
+from genie_schemas.versions import release
 from genie_transport import Decision, DMAHandle, TransferError, TransferFuture, TransferManager
 from genie_transport import connect as connect_data
 
@@ -53,6 +55,7 @@ class RemoteLink:
         self.threads = self.opened.threads
         self.channel.watch(self.session, self.opened.heartbeat_ms / 1000)
         self._devices: dict[str, list[str]] = {}
+        self._calls = release(self.opened.protocol) >= (1, 1)
 
     def _open(self, hello: m.OpenRequest) -> m.OpenReply:
         if hello.transport == "shm" and not self.endpoint.is_local:
@@ -174,6 +177,14 @@ class RemoteLink:
         # The daemon loads the plan on its executor first, which the deadline bounds as well.
         reply = self.channel.call("Prepare", request, m.PrepareReply, deadline + 10.0)
         return None if reply.run is None else _RemoteLeg(self, spec, reply)
+
+    def open_call(self, spec: RunSpec, links: Mapping[str, str]) -> Call | None:
+        """Open a call channel; None with a daemon from before there were any."""
+        return RemoteCall(self, spec, links) if self._calls else None
+
+    def control_traffic(self) -> tuple[int, int]:
+        """Messages of this session."""
+        return self.channel.traffic()
 
     def connect_peer(self, other: NodeLink) -> tuple[str, str]:
         """Let the other daemon expect a connection and this one dial it."""

@@ -8,6 +8,7 @@ A transfer is done when its receiver has verified every byte, and never before. 
 `TransferError` (transfers) and `genie_schemas.errors.GenieError` (set-up); both carry GEN06xx.
 """
 
+from genie_transport._arena import Arena
 from genie_transport._dial import connect
 from genie_transport._errors import TransferError
 from genie_transport._fabric import Fabric, FabricHello
@@ -21,6 +22,7 @@ from genie_transport._ucx_path import built as ucx_built
 from genie_transport._wires import Decision
 
 __all__ = [
+    "Arena",
     "Capabilities",
     "DMAHandle",
     "Decision",

@@ -13,6 +13,7 @@ class FaultRates:
         truncate: float = 0.0,
         flip: float = 0.0,
         lateness_ns: int = 0,
+        delay_ns: int = 0,
     ) -> None: ...
 
 class Poller:

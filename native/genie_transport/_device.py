@@ -48,6 +48,7 @@ class Device:
     shared: bool | None
     faults: dict[str, float] = field(default_factory=dict)
     lateness_us: int = 0
+    delay_us: int = 0
     seed: int = 1
 
 
@@ -86,6 +87,7 @@ def parse_device(text: str) -> Device:
         ],
         faults={rate: take.parsed(rate, 0.0, _rate, "a number from 0 to 1") for rate in _RATES},
         lateness_us=take.number("lateness_us", 0, 0, 10_000_000),
+        delay_us=take.number("delay_us", 0, 0, 1_000_000),
         seed=take.number("seed", 1, 0, 1 << 62),
     )
     take.done()

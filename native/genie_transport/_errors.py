@@ -27,6 +27,8 @@ _REMEDIES = {
     "GEN0608": "close the session's first manager before opening another",
     "GEN0609": "build the native part on both sides (pip install -e . --no-build-isolation), "
     "or name no path",
+    "GEN0671": "ask for less, or free memory on this machine",
+    "GEN0672": "make another arena",
     "GEN0610": "open a new connection and post again",
     "GEN0611": "use a manager that is open",
     "GEN0613": "allow more time, or raise the priority",

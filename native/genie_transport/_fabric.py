@@ -106,12 +106,12 @@ class Fabric:
     """One device, opened. Get it from `open`; close it, or use it as a context manager."""
 
     def __init__(self, device: Device, poller: Any, mac: bytes, *, trusted: bool) -> None:
-        module, _ = core()
-        assert module is not None  # the poller came from there
+        from genie_transport import _core  # it is there: the poller came from it
+
         self._device = device
         self._poller = poller
         self._mac = mac
-        self._address_of = module.address_of
+        self._address_of = _core.address_of
         self._trusted = trusted
         self._lock = threading.Lock()
         self._connections: set[int] = set()
@@ -136,9 +136,10 @@ class Fabric:
 
         Keys of all: mtu (bytes), ip, udp (4791), pages (auto, huge, ordinary), shared (whether
         others' traffic is on the path: yes, no, auto); and, for tests, drop, duplicate, late,
-        truncate, flip (probabilities), lateness_us and seed of a fault shim. `memory_mb` is what
-        DPDK gets with its start, which happens once in a process. `trusted` declares the network
-        one where nobody forges: datagrams then carry CRC32C alone when the peer says so too.
+        truncate, flip (probabilities), lateness_us, delay_us and seed of a fault shim.
+        `memory_mb` is what DPDK gets with its start, which happens once in a process. `trusted`
+        declares the network one where nobody forges: datagrams then carry CRC32C alone when the
+        peer says so too.
 
         Raises GenieError: GEN0602 (malformed), GEN0642 (no such device, or it cannot carry the
         MTU), GEN0643 (no memory), GEN0644 (not built), GEN0645 (DPDK did not start), GEN0646 (huge
@@ -297,8 +298,10 @@ class Fabric:
         return bool(self._poller.up())
 
     def counters(self) -> dict[str, int]:
-        """Datagrams since it was opened: received, sent, foreign (none of ours), missed (dropped
-        by the device for want of room), and how often no packet buffer was free (exhausted).
+        """Datagrams since it was opened, by what became of them.
+
+        received, sent, foreign (none of ours), missed (dropped by the device for want of room),
+        and exhausted: how often no packet buffer was free.
         """
         names = ("received", "sent", "foreign", "missed", "exhausted")
         return dict(zip(names, self._poller.counters(), strict=True))
@@ -351,10 +354,10 @@ def unused_number() -> int:
 
 
 def _start(port: Any, device: Device) -> Any:
-    module, _ = core()
-    assert module is not None
+    from genie_transport import _core
+
     try:
-        return module.Poller.start(port, _faults(module, device), device.seed)
+        return _core.Poller.start(port, _faults(_core, device), device.seed)
     except ValueError as error:  # modules of two builds
         raise setup_error("GEN0644", "DPDK's part is of another build", cause=str(error)) from error
     except RuntimeError as error:
@@ -362,7 +365,11 @@ def _start(port: Any, device: Device) -> Any:
 
 
 def _faults(module: ModuleType, device: Device) -> Any:
-    return module.FaultRates(**device.faults, lateness_ns=1000 * device.lateness_us)
+    return module.FaultRates(
+        **device.faults,
+        lateness_ns=1000 * device.lateness_us,
+        delay_ns=1000 * device.delay_us,
+    )
 
 
 def _namespace(name: str) -> str:

@@ -73,6 +73,11 @@ class LateTransport:
             lambda: self._regions.pop(region.handle.key, None), lambda t: t.deregister(region)
         )
 
+    def share(self, arena: object) -> bool:
+        """Pass an arena on; False before there is a peer, which may not be on this machine."""
+        share = getattr(self._chosen, "share", None)
+        return share is not None and bool(share(arena))
+
     def fence(self, epoch: int) -> None:
         def keep() -> None:
             self._epoch = max(self._epoch, epoch)

@@ -40,6 +40,7 @@ from genie_transport._types import (
 if TYPE_CHECKING:
     import ssl
 
+    from genie_transport._arena import Arena
     from genie_transport._fabric import Fabric
 
 __all__ = ["TransferManager"]
@@ -190,6 +191,17 @@ class TransferManager:
             raise TransferError("GEN0623", "the handle is not registered here", path=self._path)
         self._transport.deregister(region)
         self._fail_where(region, "GEN0623", "the buffer was deregistered")
+
+    def share(self, arena: Arena) -> bool:
+        """Let the peer read all of `arena` in place, as long as the connection lasts.
+
+        True where the path does so (shm): from then on, transfers from the arena are copied once.
+        False where it does not, or for more than 64 arenas; transfers work all the same. Raises
+        GenieError GEN0672 when the arena is closed.
+        """
+        native = arena._native()
+        share = getattr(self._transport, "share", None)
+        return share is not None and bool(share(native))
 
     def advance_epoch(self) -> int:
         """Begin a new epoch and return it: all handles made before are refused from now on.

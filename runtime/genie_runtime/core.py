@@ -10,12 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from genie_runtime.arena import Arena, ArenaPool
+from genie_runtime.arena import Arena
 from genie_runtime.budget import Budget
 from genie_runtime.config import Limits
+from genie_runtime.gpu_direct import Choice, choose
 from genie_runtime.ledger import Ledger
 from genie_runtime.library import Library
 from genie_runtime.negotiation import NegotiationLog, Offer
+from genie_runtime.pool import ArenaPool
 from genie_runtime.ports import DeviceSpec, ExecutorPort
 from genie_runtime.session import Session
 from genie_runtime.store import ConstantStore
@@ -82,7 +84,10 @@ class Core:
         threads: int,
         limits: Limits | None = None,
         gateway: Gateway | None = None,
+        gpu_direct: Choice = "auto",
     ) -> None:
+        """Raises GenieError GEN0473 when `gpu_direct` is "on" and cannot be."""
+        self.gpu_path = choose(gpu_direct, devices)
         self.limits = limits or Limits()
         self.devices: Mapping[str, DeviceSpec] = {device.id: device for device in devices}
         self.gateway = gateway
@@ -114,12 +119,19 @@ class Core:
                 closed=executor.unmap_arena,
             )
         self.budget = Budget(self.devices, self._evict)
-        self.store = ConstantStore(self.pools, self.budget, self.limits.upload_seconds)
+        self.store = ConstantStore(
+            self.pools, self.budget, self.limits.upload_seconds, self.limits.constant_seconds
+        )
         self.library = Library(self.executors, self.store, self.limits)
         self.node_id = self.boot_id
+        self.evict_call: Callable[[str], bool] = lambda device: False
+        """Close an idle call channel that holds memory of a device; False when there is none."""
 
     def _evict(self, device: str) -> bool:
-        return self.library.evict(device)
+        dropped = self.evict_call(device) or self.library.evict(device)
+        if dropped:
+            self.telemetry.add("evictions")
+        return dropped
 
     def ledger(self) -> Ledger:
         """The ledger, opened when a run with a name first needs it. Raises GEN0506 or GEN0507."""

@@ -14,7 +14,7 @@ from genie_runtime.outputs import StoredOutputs
 from genie_runtime.plans import InstalledPlan
 from genie_runtime.run import Run
 from genie_runtime.session import Session
-from genie_runtime.share import ShareRun
+from genie_runtime.share import ShareRun, reserve
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.messages import (
     CancelReply,
@@ -131,7 +131,7 @@ class Dispatch:
         now = time.monotonic()
         deadline = now + min(request.deadline_ms / 1000, core.limits.run_seconds)
         wait = min(request.wait_ms / 1000, core.limits.admission_seconds)
-        needs = _needs(plan, binding)
+        needs = peak_needs(plan, binding)
         reservation = core.budget.reserve(needs, min(now + wait, deadline), session.ended)
         acceptance: Acceptance | None = None
         try:
@@ -140,7 +140,10 @@ class Dispatch:
                 if acceptance is None:
                     core.budget.release(reservation)
                     return None
-            return self._build(session, request, plan, wires, reservation, acceptance, deadline)
+            until = min(now + wait, deadline)
+            return self._build(
+                session, request, plan, wires, reservation, acceptance, deadline, until
+            )
         except GenieError as error:
             core.budget.release(reservation)
             if acceptance is not None:
@@ -156,6 +159,7 @@ class Dispatch:
         reservation: Reservation,
         acceptance: Acceptance | None,
         deadline: float,
+        until: float,
     ) -> Run:
         core = self._core
         binding = session.binding(request.plan_digest)
@@ -182,7 +186,7 @@ class Dispatch:
         try:
             for share in plan.active_shares(request.entrypoint, binding):
                 node_device = binding[share.device]
-                item = ShareRun(
+                run.shares[share.device] = ShareRun(
                     share,
                     core.executors[node_device],
                     core.pools[node_device],
@@ -191,8 +195,7 @@ class Dispatch:
                     request.dims,
                     core.limits.io_bytes,
                 )
-                run.shares[share.device] = item
-                item.reserve()
+            reserve(list(run.shares.values()), until, session.ended)
         except BaseException:
             for item in run.shares.values():
                 item.free()
@@ -283,7 +286,7 @@ def report(run: Run) -> RunReport:
     """What a run cost on this node."""
     stats = [share.stats[-1] for share in run.shares.values() if share.stats]
     totals = run.totals
-    return RunReport(
+    return RunReport.model_construct(  # our own numbers need no checking
         attempts=max((share.attempt for share in run.shares.values()), default=0),
         total_us=max(totals.ended_ns - totals.started_ns, 0) // 1000,
         compute_us=sum(s.compute_ns for s in stats) // 1000,
@@ -304,7 +307,7 @@ def _key(request: RecallRequest | FetchRequest | PrepareRequest) -> RunKey:
     return RunKey(request.run_id, request.plan_digest, request.entrypoint, request.inputs_digest)
 
 
-def _needs(plan: InstalledPlan, binding: Mapping[str, str]) -> dict[str, int]:
+def peak_needs(plan: InstalledPlan, binding: Mapping[str, str]) -> dict[str, int]:
     """Bytes to reserve by node device: each plan device's peak without its constants."""
     needs: dict[str, int] = {}
     for plan_device, node_device in binding.items():

@@ -141,6 +141,10 @@ class Mail:
         future = manager.post(mine, handle, priority=classes[priority], deadline=left)
         future.add_done_callback(done)
 
+    def expect(self, name: str) -> None:
+        """Somebody else posts under this name, and puts `Posted(name)` when that has ended."""
+        self._posting[name] += 1
+
     def posted(self, name: str) -> None:
         """A `Posted` event was taken."""
         self._posting[name] -= 1

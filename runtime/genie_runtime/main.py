@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from genie_runtime.gpu_direct import Choice
     from genie_runtime.server import Server
 
 __all__ = ["command", "main", "serve"]
@@ -56,6 +57,12 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--dpdk-memory", default="256MiB", metavar="SIZE", help="Memory of DPDK's own.")
 @click.option(
+    "--gpu-direct",
+    type=click.Choice(("on", "off", "auto")),
+    default="auto",
+    help="Network to GPU straight (on), through pinned memory (off), or what can be had.",
+)
+@click.option(
     "--drain-seconds",
     type=click.FloatRange(0, 3600),
     default=30.0,
@@ -74,6 +81,7 @@ def command(
     dpdk: tuple[str, ...],
     trusted_fabric: bool,
     dpdk_memory: str,
+    gpu_direct: Choice,
     drain_seconds: float,
 ) -> int:
     """Serve this machine's devices to clients that bring plans.
@@ -96,6 +104,7 @@ def command(
         threads=threads or default_threads(),
         tls_dir=tls_dir,
         token_file=token_file,
+        gpu_direct=gpu_direct,
         limits=Limits(
             drain_seconds=drain_seconds,
             ledger_bytes=parse_size(ledger_size),

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
+from genie_runtime.calls import Calls
 from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
 from genie_runtime.negotiation import AUTO, Agreement, negotiate
+from genie_runtime.pool import PoolStats
 from genie_runtime.run import QUIESCE
 from genie_runtime.session import Session, close_session
 from genie_schemas.errors import GenieError
@@ -33,9 +35,11 @@ from genie_schemas.messages import (
     Empty,
     ExpectReply,
     ExpectRequest,
+    GpuDirectStatus,
     LinksReply,
     OpenReply,
     OpenRequest,
+    PoolStatus,
     Pulse,
     SessionRequest,
     StatusReply,
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("genie_runtime.node")
 _REAP = 0.5
+_IDLE = 10.0
+"""Seconds without a session after which unused shared memory is given back."""
 _CLOSE = 3.0
 """Seconds that closing a session, or the node, waits for runs that it had to stop."""
 
@@ -57,6 +63,7 @@ class Node:
         self.core = core
         self.intake = Intake(core)
         self.dispatch = Dispatch(core)
+        self.calls = Calls(core)
         self._stop = threading.Event()
         self._reaper: threading.Thread | None = None
 
@@ -252,6 +259,7 @@ class Node:
                     memory_bytes=device.memory_bytes,
                     reserved_bytes=reserved,
                     constant_bytes=constants,
+                    pool=_pool_status(core.pools[device.id].stats()),
                 )
             )
         return StatusReply(
@@ -267,6 +275,7 @@ class Node:
             devices=devices,
             active=active,
             telemetry={**core.telemetry.snapshot(), "peak_bytes": peak},
+            gpu_direct=GpuDirectStatus(mode=core.gpu_path.mode, reason=core.gpu_path.reason),
         )
 
     # -- the end ----------------------------------------------------------------------------
@@ -278,7 +287,11 @@ class Node:
                 self._reaper.start()
 
     def _reap(self) -> None:
-        """End sessions whose client stays away, and release runs that nobody starts."""
+        """End sessions whose client stays away, and release runs that nobody starts.
+
+        When there has been no session for a while, memory that nobody uses goes back to the system.
+        """
+        busy: float | None = None
         while not self._stop.wait(_REAP):
             now = time.monotonic()
             with self.core.lock:
@@ -294,6 +307,12 @@ class Node:
                     if run.state == "prepared" and now - run.created > self.core.limits.start_lease:
                         run.release()
             self.core.store.sweep()
+            if sessions:
+                busy = now
+            elif busy is not None and now - busy > _IDLE:
+                for pool in self.core.pools.values():
+                    pool.trim()
+                busy = None
 
     def drain(self, limit: float | None = None) -> Literal["drained", "cut short"]:
         """Take nothing new, let runs that go on finish within `limit` seconds."""
@@ -311,6 +330,7 @@ class Node:
     def close(self) -> None:
         """End every session, then the core."""
         self._stop.set()
+        self.calls.stop()
         self.core.draining = True
         with self.core.lock:
             sessions = list(self.core.sessions.values())
@@ -320,6 +340,25 @@ class Node:
             self._reaper.join(5.0)
         runs = [run for session in sessions for run in list(session.runs.values())]
         self.core.close(lambda: all(run.freed.wait(_CLOSE) for run in runs))
+
+
+def _pool_status(stats: PoolStats) -> PoolStatus:
+    return PoolStatus(
+        limit_bytes=stats.limit,
+        arena_bytes=stats.reserved,
+        huge_bytes=stats.huge,
+        used_bytes=stats.used,
+        peak_bytes=stats.peak,
+        largest_free_bytes=stats.largest_free,
+        fragmentation_ppm=round(stats.fragmentation * 1_000_000),
+        arenas=stats.arenas,
+        regions=stats.regions,
+        assembled=stats.assembled,
+        waiting=stats.waiting,
+        waits=stats.waits,
+        waited_ms=int(stats.waited_s * 1000),
+        refused=stats.refused,
+    )
 
 
 def _untold(session: Session) -> bool:

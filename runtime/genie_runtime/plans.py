@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from genie_runtime.config import Limits
 from genie_runtime.ports import DeviceSpec
+from genie_schemas.calls import Layout, layout
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.expr import ExprError
 from genie_schemas.plan import (
@@ -198,6 +199,23 @@ def size_of(type_: TensorType, dims: Mapping[str, int], limit: int) -> int:
     if nbytes > limit:
         raise GenieError("GEN0511", f"a value of {nbytes} bytes exceeds the limit of {limit}")
     return nbytes
+
+
+def call_layout(
+    plan: InstalledPlan,
+    entrypoint: str,
+    devices: Iterable[str],
+    dims: Mapping[str, int],
+    limit: int,
+) -> Layout:
+    """How requests and replies lie for the plan devices of one node; both sides compute it.
+
+    Raises GEN0404 or GEN0511 for sizes that cannot be.
+    """
+    shares = [plan.shares[entrypoint, device] for device in sorted(devices)]
+    inputs = {n: size_of(t, dims, limit) for share in shares for n, t in share.inputs.items()}
+    outputs = {v: size_of(t, dims, limit) for share in shares for v, t in share.outputs.items()}
+    return layout(inputs, outputs, len(shares))
 
 
 def bind(

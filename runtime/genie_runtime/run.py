@@ -45,6 +45,8 @@ QUIESCE = 180.0
 the middle of a long operator, when it ends; a worker that hangs is ended by its supervisor."""
 
 _TICK = 0.5
+_NO_MEMORY = 0.05
+"""Seconds until an attempt looks again whether its memory came free."""
 
 
 @dataclass
@@ -73,7 +75,9 @@ class Run:
         retries: RetryBudget,
         fence: Callable[[], GenieError | None],
         on_released: Callable[[Run], None],
+        put: Callable[[Event], None] | None = None,
     ) -> None:
+        """`put` takes the run's events when it is not `drive` that acts on them."""
         self.key = secrets.token_hex(16)
         self.run_id = run_id
         self.plan = plan
@@ -98,7 +102,8 @@ class Run:
         self._fence = fence
         self._on_released = on_released
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._mail = Mail(self._events.put, telemetry)
+        self._put = put or self._events.put
+        self._mail = Mail(self._put, telemetry)
         self._outgoing: Mapping[str, DMAHandle] = {}
         self._outputs: Mapping[str, DMAHandle] = {}
         self._stored: StoredOutputs | None = None
@@ -161,7 +166,7 @@ class Run:
 
     def stop(self, error: GenieError) -> None:
         """End the run with `error`, wherever it stands; nothing is published after that."""
-        self._events.put(Stop(error))
+        self._put(Stop(error))
 
     def drive(
         self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]
@@ -234,13 +239,19 @@ class Run:
 
     def _start_when_ready(self, share: ShareRun) -> None:
         if share.state in ("waiting", "backoff") and not share.lacking:
-            self._telemetry.add("attempts")
             attempt = share.attempt + 1
 
             def on_event(event: RunEvent) -> None:
-                self._events.put(ExecutorSaid(share.share.device, attempt, event))
+                self._put(ExecutorSaid(share.share.device, attempt, event))
 
-            share.start(self.plan.digest, self.entrypoint, on_event)
+            try:
+                share.start(self.plan.digest, self.entrypoint, on_event)
+            except GenieError as error:
+                if error.code != "GEN0472" or not share.attempt:
+                    raise
+                share.state, share.restart_at = "backoff", time.monotonic() + _NO_MEMORY
+                return
+            self._telemetry.add("attempts")
 
     def _executor_event(self, share: ShareRun, event: RunEvent) -> None:
         match event:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from genie_runtime.config import Limits
 from genie_runtime.core import Core
 from genie_runtime.endpoint import Endpoint, prepare_folder, remove_dead_sockets
 from genie_runtime.fabrics import FabricOptions, open_fabrics
+from genie_runtime.gpu_direct import Choice
 from genie_runtime.ports import DeviceSpec, ExecutorPort
 from genie_runtime.secrets_files import default_token_file, ensure_token, read_token
 from genie_schemas.errors import GenieError, Place
@@ -41,6 +43,7 @@ class ServerOptions:
     threads: int
     tls_dir: Path | None = None
     token_file: Path | None = None
+    gpu_direct: Choice = "auto"
     limits: Limits = field(default_factory=Limits)
     fabrics: FabricOptions = field(default_factory=FabricOptions)
 
@@ -83,6 +86,7 @@ class Server:
 
     def _open(self) -> None:
         options = self.options
+        _allow_descriptors()
         _make_state_dir(options.state_dir)
         self._lock(options.state_dir / "daemon.lock", "GEN0505", options.state_dir)
         identity, token = self._credentials()
@@ -131,6 +135,7 @@ class Server:
             threads=options.threads,
             limits=options.limits,
             gateway=self._gateway,
+            gpu_direct=options.gpu_direct,
         )
         core.node_id = _node_id(options.state_dir / "node-id")
         core.ledger()  # opened now: a ledger that cannot be used is told at the start
@@ -237,6 +242,16 @@ def _not_bound(listen: Endpoint, cause: str) -> GenieError:
         cause=cause[:300],
         remedy="stop whoever has the address, or name another --listen",
     )
+
+
+def _allow_descriptors() -> None:
+    """Take the hard limit: every arena and connection has a descriptor, and workers inherit it.
+
+    The usual soft limit of 1024 is for programs that call select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _make_state_dir(folder: Path) -> None:

@@ -40,6 +40,9 @@ def control_handler(node: Node, token: str | None) -> grpc.GenericRpcHandler[byt
         "Start": (m.StartRequest, node.dispatch.start),
         "Wait": (m.WaitRequest, node.dispatch.wait),
         "Release": (m.RunRequestId, node.dispatch.release),
+        "OpenCall": (m.OpenCallRequest, node.calls.open),
+        "LinkCall": (m.LinkCallRequest, node.calls.link),
+        "CloseCall": (m.CallRequestId, node.calls.close),
         "Cancel": (m.CancelRequest, node.dispatch.cancel),
         "Status": (m.Empty, lambda _: node.status()),
     }

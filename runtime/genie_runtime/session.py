@@ -15,6 +15,7 @@ from genie_runtime.store import Upload
 from genie_schemas.errors import GenieError
 
 if TYPE_CHECKING:
+    from genie_runtime.call_channel import CallChannel
     from genie_transport import DMAHandle, TransferFuture, TransferManager
 
 
@@ -42,6 +43,8 @@ class Session:
     """Plan digest → binding (plan device → node device)."""
     runs: dict[str, Run] = field(default_factory=dict)
     """Runs that hold memory, prepared or going on."""
+    calls: dict[str, CallChannel] = field(default_factory=dict)
+    """Open call channels, the longest unused first."""
     finished: deque[Run] = field(default_factory=lambda: deque(maxlen=256))
     """Runs that were started, until their client has learned how they ended."""
     pending: list[Pending] = field(default_factory=list)
@@ -117,12 +120,15 @@ def close_session(session: Session, error: GenieError, limit: float = QUIESCE) -
     """Stop the session's runs, wait until they have let go of their memory, drop its links."""
     with session.lock:
         runs = list(session.runs.values())
+        calls = list(session.calls.values())
         pending, session.pending = session.pending, []
     for run in runs:
         if run.state == "prepared":
             run.release()
         else:
             run.stop(error)
+    for call in calls:
+        call.close(error)
     # Handles first: no peer may write into memory that is about to be freed.
     for chunk in pending:
         _withdraw(session, chunk)

@@ -84,6 +84,7 @@ class DpdkPort final : public Port {
  private:
   DpdkPort() = default;
   bool configure(const DpdkOptions& options, Code& why, std::string& error);
+  void watch(bool connected);
   bool accept(const std::byte* frame, std::size_t size, Received& out) const;
   std::size_t burst();
 
@@ -98,6 +99,8 @@ class DpdkPort final : public Port {
   void* pool_ = nullptr;  // rte_mempool
   std::uint16_t port_ = 0xffff;
   bool started_ = false;
+  bool guarded_ = false;   // the driver unmaps memory behind our back
+  bool hurrying_ = false;  // waits for its peer
   int owner_pid_ = 0;
   std::uint32_t ip_ = 0;
   std::uint16_t udp_ = 0;

@@ -113,6 +113,7 @@ class Session {
   bool open_datagram(std::span<const std::byte> datagram, const Header& header,
                      std::span<const std::byte>& body, bool& in_place);
   bool decrypt(std::span<const std::byte> datagram, bool& in_place);
+  std::uint32_t sum_body(std::span<const std::byte> body, std::uint32_t sum, bool& in_place);
   bool process(std::span<const std::byte> body, const Header& header, bool in_place, Nanos now);
   bool on_ack(const Record& record, std::uint64_t number, Nanos now);
   void on_credit(std::uint64_t credit, std::uint64_t number);

@@ -124,7 +124,7 @@ class UcxWire final : public Wire, private UcxSink {
   void forget(std::uint64_t) override {}  // what is sent has been copied
   bool spins() const override { return true; }
   bool arm(Link& link) override;
-  void disarm() override {}
+  void disarm() override { armed_ = false; }
   std::size_t watch(pollfd* out) override;
   void ready(const pollfd* found, std::size_t count) override;
   void shut() override;
@@ -225,6 +225,7 @@ class UcxWire final : public Wire, private UcxSink {
   Turn* turn_ = nullptr;
   std::uint64_t share_ = 0;
   int busy_ = 0;
+  bool armed_ = false;
 };
 
 }  // namespace genie

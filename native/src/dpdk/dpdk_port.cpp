@@ -18,6 +18,7 @@
 
 #include "genie/dpdk.h"
 #include "headers.h"
+#include "interrupt_guard.h"
 
 namespace genie::datagram {
 
@@ -146,6 +147,11 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
   if (const int code = rte_eth_tx_queue_setup(port_, 0, send, SOCKET_ID_ANY, nullptr)) {
     return failed("send queue", code);
   }
+  if (traits_.name == "net_memif") {
+    if (!InterruptGuard::begin()) return failed("interrupts", ENOMEM);
+    guarded_ = true;
+    watch(false);
+  }
   if (const int code = rte_eth_dev_start(port_)) return failed("start", code);
   started_ = true;
   rte_ether_addr address{};
@@ -162,6 +168,7 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
 DpdkPort::~DpdkPort() {
   // A forked child that closes the port would close its parent's.
   if (::getpid() != owner_pid_) return;
+  if (guarded_) watch(true);
   if (shown_count_ != 0) rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
   if (pending_count_ != 0) {
     rte_pktmbuf_free_bulk(packets(pending_), static_cast<unsigned>(pending_count_));
@@ -192,7 +199,15 @@ bool DpdkPort::up() {
     return (request.ifr_flags & IFF_UP) != 0 && (request.ifr_flags & IFF_RUNNING) != 0;
   }
   rte_eth_link link{};
-  return rte_eth_link_get_nowait(port_, &link) != 0 || link.link_status != 0;
+  const bool connected = rte_eth_link_get_nowait(port_, &link) != 0 || link.link_status != 0;
+  if (guarded_) watch(connected);
+  return connected;
+}
+
+void DpdkPort::watch(bool connected) {
+  if (hurrying_ == !connected) return;
+  hurrying_ = !connected;
+  InterruptGuard::hurry(hurrying_);
 }
 
 bool DpdkPort::set_link(bool up) {
@@ -214,8 +229,11 @@ PortCounters DpdkPort::counters() const {
 
 std::size_t DpdkPort::receive(std::span<Received> out) {
   if (shown_count_ != 0) rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
-  shown_count_ = rte_eth_rx_burst(port_, 0, packets(shown_),
-                                  static_cast<std::uint16_t>(std::min(out.size(), kBurst)));
+  {
+    const InterruptGuard::Hold hold(guarded_);
+    shown_count_ = rte_eth_rx_burst(port_, 0, packets(shown_),
+                                    static_cast<std::uint16_t>(std::min(out.size(), kBurst)));
+  }
   std::size_t count = 0;
   for (std::size_t i = 0; i < shown_count_; ++i) {
     const rte_mbuf* m = packet(shown_[i]);
@@ -260,6 +278,7 @@ void DpdkPort::commit(const SendSlot& slot, std::size_t size, const Flow& flow) 
 }
 
 std::size_t DpdkPort::burst() {
+  const InterruptGuard::Hold hold(guarded_);
   const std::uint16_t sent = rte_eth_tx_burst(port_, 0, packets(pending_),
                                               static_cast<std::uint16_t>(pending_count_));
   if (sent != 0) {

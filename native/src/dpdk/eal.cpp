@@ -97,8 +97,8 @@ bool Eal::start(const EalOptions& options, Code& why, std::string& error) {
 
   // DPDK keeps pointers to its arguments.
   static std::vector<std::string> arguments;
-  arguments = {"genie", "--no-telemetry", "--lcores=" + cores(),
-               "--log-level=" + std::to_string(options.log_level)};
+  arguments = {"genie", "--no-telemetry", "--lcores", cores(), "--log-level",
+               std::to_string(options.log_level)};
   if (huge_) {
     arguments.push_back("--in-memory");
   } else {

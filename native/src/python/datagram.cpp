@@ -271,14 +271,14 @@ void bind_datagram(nb::module_& m) {
       .def(
           "__init__",
           [](FaultRates* self, double drop, double duplicate, double late, double truncate,
-             double flip, std::uint64_t lateness_ns) {
+             double flip, std::uint64_t lateness_ns, std::uint64_t delay_ns) {
             for (const double rate : {drop, duplicate, late, truncate, flip}) {
               if (!(rate >= 0 && rate <= 1)) throw std::invalid_argument("a rate is 0 to 1");
             }
-            new (self) FaultRates{drop, duplicate, late, truncate, flip, lateness_ns};
+            new (self) FaultRates{drop, duplicate, late, truncate, flip, lateness_ns, delay_ns};
           },
           "drop"_a = 0.0, "duplicate"_a = 0.0, "late"_a = 0.0, "truncate"_a = 0.0, "flip"_a = 0.0,
-          "lateness_ns"_a = 0);
+          "lateness_ns"_a = 0, "delay_ns"_a = 0);
   nb::class_<Poller>(m, "Poller")
       .def_static("start", &start_port, "port"_a, "faults"_a, "seed"_a)
       .def_static("rings", &start_rings, Free(), "slots"_a, "max_datagram"_a, "faults"_a, "seed"_a)

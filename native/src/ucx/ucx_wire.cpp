@@ -465,10 +465,13 @@ void UcxWire::sent(std::uint64_t cookie) {
 // -- sleeping ---------------------------------------------------------------------------------
 
 bool UcxWire::arm(Link&) {
-  if (look_ || eof_ || port_->failure() != nullptr) {
-    return nap();
+  if (look_) return false;
+  if (eof_ || port_->failure() != nullptr) return nap();
+  if (port_->arm()) {
+    busy_ = 0;
+    armed_ = true;
+    return true;
   }
-  if (port_->arm()) return true;
   // UCX is never done while a peer that is stopped takes nothing from it.
   return ++busy_ > kPatience && nap();
 }
@@ -481,7 +484,8 @@ bool UcxWire::nap() {
 std::size_t UcxWire::watch(pollfd* out) {
   // A socket at its end is always ready: it has said all it had to.
   out[0] = {eof_ ? -1 : fd_, static_cast<short>(POLLIN | (out_.empty() ? 0 : POLLOUT)), 0};
-  out[1] = {port_->failure() != nullptr ? -1 : port_->fd(), POLLIN, 0};
+  // While it is not armed it may be ready all the time.
+  out[1] = {armed_ ? port_->fd() : -1, POLLIN, 0};
   out[2] = {timer_fd_, POLLIN, 0};
   return 3;
 }

@@ -42,7 +42,7 @@ struct Options {
   bool pin = false;
   std::size_t pings = 20'000;
   std::size_t window = 8 << 20;
-  std::uint16_t descriptors = 1024;
+  std::uint16_t descriptors = 0;  // 0: what suits the device
   std::string driver = "af_packet";
 };
 
@@ -118,7 +118,7 @@ class Side {
                      : af_packet_device(0, interface, options.mtu, port, why, error))) {
       die(error);
     }
-    port.descriptors = options.descriptors;
+    if (options.descriptors != 0) port.descriptors = options.descriptors;
     // A memif client that finds no server fails at once.
     if (index == 1) hear<char>(control);
     auto made = DpdkPort::open(port, why, error);

@@ -9,6 +9,12 @@ and `OpenReply` tolerate unknown fields: they are what a newer peer says before 
 """
 
 from genie_schemas.messages._base import MAX_MESSAGE, RUN_ID, SERVICE, Empty, Message
+from genie_schemas.messages._calls import (
+    CallRequestId,
+    LinkCallRequest,
+    OpenCallReply,
+    OpenCallRequest,
+)
 from genie_schemas.messages._envelope import (
     decode,
     decode_errors,
@@ -40,7 +46,9 @@ from genie_schemas.messages._runs import (
     ExpectReply,
     ExpectRequest,
     FetchRequest,
+    GpuDirectStatus,
     LinksReply,
+    PoolStatus,
     PrepareReply,
     PrepareRequest,
     RecallReply,
@@ -67,6 +75,7 @@ __all__ = [
     "RUN_ID",
     "SERVICE",
     "ActiveRun",
+    "CallRequestId",
     "CancelReply",
     "CancelRequest",
     "ChunkTarget",
@@ -79,16 +88,21 @@ __all__ = [
     "ExpectReply",
     "ExpectRequest",
     "FetchRequest",
+    "GpuDirectStatus",
     "InstallReply",
     "InstallRequest",
+    "LinkCallRequest",
     "LinksReply",
     "Message",
     "MissingConstant",
     "MissingReply",
     "OfferedConstant",
+    "OpenCallReply",
+    "OpenCallRequest",
     "OpenReply",
     "OpenRequest",
     "PlanRequest",
+    "PoolStatus",
     "PrepareReply",
     "PrepareRequest",
     "Pulse",

@@ -192,6 +192,32 @@ class ActiveRun(Message):
     age_ms: Count
 
 
+class PoolStatus(Message):
+    """The shared memory in which a device's values lie.
+
+    `used_bytes` were asked for, of at most `limit_bytes`; `arena_bytes` are mapped for it,
+    `huge_bytes` of them in 2 MiB pages. `largest_free_bytes` is the largest request that would be
+    served now, `fragmentation_ppm` the share of the bytes not in use that it leaves out, in
+    millionths. `assembled` of the `regions` lie in scattered pages. Of the requests, `waits` had
+    to wait, `waited_ms` together, and `refused` got nothing; `waiting` wait now.
+    """
+
+    limit_bytes: Count
+    arena_bytes: Count
+    huge_bytes: Count
+    used_bytes: Count
+    peak_bytes: Count
+    largest_free_bytes: Count
+    fragmentation_ppm: Count
+    arenas: Count
+    regions: Count
+    assembled: Count
+    waiting: Count
+    waits: Count
+    waited_ms: Count
+    refused: Count
+
+
 class DeviceStatus(Message):
     """A device and its memory: `reserved_bytes` by runs, `constant_bytes` by weights."""
 
@@ -200,6 +226,14 @@ class DeviceStatus(Message):
     memory_bytes: Positive
     reserved_bytes: Count
     constant_bytes: Count
+    pool: PoolStatus | None = None
+
+
+class GpuDirectStatus(Message):
+    """How bytes reach a GPU: straight, or through pinned buffers; "none" without a GPU."""
+
+    mode: Literal["direct", "bounce", "none"]
+    reason: Text
 
 
 class StatusReply(Message):
@@ -217,3 +251,4 @@ class StatusReply(Message):
     devices: list[DeviceStatus]
     active: list[ActiveRun]
     telemetry: dict[str, int]
+    gpu_direct: GpuDirectStatus | None = None

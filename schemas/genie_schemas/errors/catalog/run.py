@@ -170,6 +170,28 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "A run was asked for before its plan was installed in the session or before all its "
         "constants had arrived. Clients of Genie never do that; install again.",
     ),
+    # -- invocations over the data plane: GEN0430 to GEN0439 --
+    "GEN0430": (
+        "A request does not fit its call channel",
+        ExitCode.FAILURE,
+        "A request over the data plane was malformed, meant for another channel, or out of turn: "
+        "a replay, or a second one before the first was answered. It was not executed, and the "
+        "channel was closed. Clients of Genie never send such requests.",
+    ),
+    "GEN0431": (
+        "The session has no such call channel",
+        ExitCode.FAILURE,
+        "The channel was closed: by the client, by a failed invocation, or by the daemon, which "
+        "closes idle channels when it needs their memory. Nothing was executed; clients open "
+        "another channel by themselves.",
+    ),
+    "GEN0432": (
+        "A daemon's reply does not fit the request",
+        ExitCode.FAILURE,
+        "What a daemon sent back over the data plane is no reply to the request that was sent, "
+        "and no output of it was used. Run again; compare the versions that `genie --version` "
+        "and the daemon's log show if it happens again.",
+    ),
     # -- executors and arenas: GEN0450 to GEN0499 --
     "GEN0450": (
         "The executor of a device died",
@@ -308,5 +330,15 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         ExitCode.FAILURE,
         """The pool of shared memory is in use by other runs and nothing was given back before the
         deadline. Try again later, lower the number of concurrent runs, or raise the limit.""",
+    ),
+    "GEN0473": (
+        "GPU-direct cannot be had",
+        ExitCode.FAILURE,
+        """genied was started with --gpu-direct on, and something between the GPU and the network is
+        missing: a driver, a kernel module that lets a NIC reach GPU memory (nvidia_peermem or
+        gdrdrv), DPDK's gpudev driver for CUDA (Debian's packages come without it), or a transport
+        that registers GPU memory. The cause lists what. With `genied --gpu-direct auto` values pass
+        through pinned memory of the host instead; `genie status` says which of the two is in
+        force.""",
     ),
 }

@@ -2,7 +2,8 @@
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
 GEN063x integrity · GEN064x network devices under DPDK · GEN065x choosing and changing
-paths. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
+paths · GEN066x UCX · GEN067x memory. The refusals that a receiver sends (0623–0627, 0630) travel as
+bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -251,7 +252,7 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         ExitCode.USAGE,
         """The data plane answers for an address of its own, and needs an interface for itself:
         on one that carries an address of the host, the kernel would answer too, and the host's
-        traffic would be taken away. Use a VLAN, a virtual function or a veth without an address.""",
+        traffic would be lost. Use a VLAN, a virtual function or a veth without an address.""",
     ),
     "GEN0649": (
         "No permission to use the device",
@@ -305,5 +306,18 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """UCX found no transport that it may use, or no memory for it. The cause says what UCX
         reported. Its choice can be narrowed by the UCX_ variables of the environment (UCX_TLS,
         UCX_NET_DEVICES); `ucx_info -d` of the package ucx-utils lists what the machine has.""",
+    ),
+    "GEN0671": (
+        "An arena cannot be made",
+        ExitCode.FAILURE,
+        """genie_transport.Arena takes its memory at once, so that no later access can fail. The
+        machine, or the cgroup of the process, does not have that much free, or the size is not
+        positive. Huge pages are no condition: without them an arena has small ones.""",
+    ),
+    "GEN0672": (
+        "The arena is closed",
+        ExitCode.FAILURE,
+        """close() was called on the arena. Arrays that were made of it before stay valid; new ones
+        cannot be made, and it cannot be shared any more.""",
     ),
 }
