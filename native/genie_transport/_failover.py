@@ -12,19 +12,18 @@ import contextlib
 import dataclasses
 import logging
 import os
-import secrets
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from genie_schemas.errors import GenieError
 from genie_transport._control import Handover
 from genie_transport._errors import ProtocolViolation
-from genie_transport._handle import DMAHandle
+from genie_transport._failover_parts import EndedError, PortTransport, Succeed, nowhere, total
 from genie_transport._handshake import TrafficKeys
 from genie_transport._line import Line
 from genie_transport._transport import Transport
@@ -42,7 +41,7 @@ from genie_transport._types import (
     Transfer,
 )
 
-__all__ = ["FailoverTransport", "PortTransport"]
+__all__ = ["FailoverTransport"]
 
 _log = logging.getLogger("genie_transport")
 _FAREWELL = 0.25  # seconds that a peer's last datagrams have when its connection has ended
@@ -53,21 +52,6 @@ _STEP = 0.1  # seconds between looks at the alarm while the session moves
 # Ends of the path. After any other the peer cannot be trusted to go on.
 _PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615", "GEN0640", "GEN0641")
 _UNKNOWN = Lost("GEN0610", "the path was lost", {})
-
-
-_Succeed = Callable[[socket.socket, Callable[[Transport], None]], Transport]
-
-
-class PortTransport(Transport, Protocol):
-    """What a transport over a port can say when it has ended, besides being one."""
-
-    def outstanding(self) -> list[tuple[int, int]]:
-        """(op, message number) of posts whose end is not known here."""
-        ...
-
-    def finished(self, message: int) -> bool:
-        """Whether the peer's message of that number was received whole and verified."""
-        ...
 
 
 class _Phase(Enum):
@@ -92,7 +76,7 @@ class FailoverTransport:
         *,
         greeting: bytes = b"",
         patience: float,
-        succeed: _Succeed | None = None,
+        succeed: Succeed | None = None,
         moved: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """`sock` belongs to the transport; `greeting` goes out on it first.
@@ -143,7 +127,7 @@ class FailoverTransport:
         second = self._second
         if second is None:
             return self._first.counters() if self._phase is _Phase.FIRST else self._before
-        return _sum(self._before, second.counters())
+        return total(self._before, second.counters())
 
     def register(self, region: Region) -> None:
         with self._lock:
@@ -317,7 +301,7 @@ class FailoverTransport:
             message = self._stand_by()
             if self._phase is _Phase.MOVING:
                 self._move(message)
-        except _EndedError as error:
+        except EndedError as error:
             self._end(error.lost)
         except Exception as error:
             # A bug, but nobody may wait for ever because of it.
@@ -353,9 +337,9 @@ class FailoverTransport:
     def _greet(self) -> None:
         """Send what the peer must answer: a byte for a handle that it does not have."""
         buffer = bytearray(1)
-        region = Region(_nowhere(), memoryview(buffer), False, buffer)
+        region = Region(nowhere(), memoryview(buffer), False, buffer)
         self._first.register(region)
-        self._first.post(Transfer(_GREETING, region, 0, _nowhere(), Priority.DECODE))
+        self._first.post(Transfer(_GREETING, region, 0, nowhere(), Priority.DECODE))
 
     def _end_first(self, why: Lost) -> None:
         """Close the first transport and see to its last events, whether or not somebody polls."""
@@ -365,7 +349,7 @@ class FailoverTransport:
         end = time.monotonic() + self._patience
         while self._phase is _Phase.FIRST:
             if time.monotonic() >= end:
-                raise _EndedError("GEN0652", "the port's session does not end")
+                raise EndedError("GEN0652", "the port's session does not end")
             if not self._polling.acquire(blocking=False):
                 self._first.wake()  # whoever polls gives way
                 self._polling.acquire()
@@ -388,17 +372,17 @@ class FailoverTransport:
                 try:
                     line.send(handover.received(*message))
                 except ProtocolViolation as error:
-                    raise _EndedError("GEN0631", str(error)) from None
+                    raise EndedError("GEN0631", str(error)) from None
                 message = None
             elif self._closing:
-                raise _EndedError("GEN0611", "the manager was closed")
+                raise EndedError("GEN0611", "the manager was closed")
             elif line.gone:
-                raise _EndedError(why.code, f"{why.message}; {line.gone}")
+                raise EndedError(why.code, f"{why.message}; {line.gone}")
             elif time.monotonic() >= end:
-                raise _EndedError("GEN0615", "the peer did not answer when the path was lost")
+                raise EndedError("GEN0615", "the peer did not answer when the path was lost")
         # Not a byte may be received any more: what comes next is the next wire's.
         if not line.flush(end - time.monotonic()):
-            raise _EndedError(why.code, f"{why.message}; {line.gone or 'the peer takes nothing'}")
+            raise EndedError(why.code, f"{why.message}; {line.gone or 'the peer takes nothing'}")
         if self._peer_left:
             why = dataclasses.replace(why, message=f"the peer left it: {handover.peer_reason}")
         self._go_on(line.detach(), handover.ended or frozenset(), why)
@@ -406,7 +390,7 @@ class FailoverTransport:
     def _go_on(self, sock: socket.socket, ended: frozenset[int], why: Lost) -> None:
         """Everything that is not known to have ended goes over `sock`."""
         if self._succeed is None:
-            raise _EndedError(why.code, why.message)
+            raise EndedError(why.code, why.message)
         # Nobody registers or withdraws anything between the two: a handle that is not registered
         # when the peer's first frame comes would be refused, one too many would be written.
         with self._lock:
@@ -414,7 +398,7 @@ class FailoverTransport:
                 second = self._succeed(sock, self._prepare)
             except GenieError as error:
                 sock.close()
-                raise _EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
+                raise EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
             for number in ended:
                 if self._posts.pop(self._asked[number], None) is not None:
                     self._events.append(Completed(self._asked[number]))
@@ -468,28 +452,3 @@ class FailoverTransport:
     def _tell(self) -> None:
         os.eventfd_write(self._notice, 1)
         self._changed.notify_all()
-
-
-def _nowhere() -> DMAHandle:
-    return DMAHandle(
-        arena=0, offset=0, length=1, device="cpu", epoch=0, key=secrets.token_bytes(16)
-    )
-
-
-class _EndedError(Exception):
-    """The session cannot go on."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.lost = Lost(code, message, {})
-
-
-def _sum(one: Counters, other: Counters) -> Counters:
-    return Counters(
-        bytes_sent=one.bytes_sent + other.bytes_sent,
-        bytes_received=one.bytes_received + other.bytes_received,
-        in_flight=other.in_flight,
-        peak_in_flight=max(one.peak_in_flight, other.peak_in_flight),
-        sends=one.sends + other.sends,
-        switches=one.switches + other.switches,
-    )

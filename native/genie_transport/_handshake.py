@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import re
 import secrets
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from hmac import compare_digest
 from typing import NamedTuple, Protocol
 
@@ -33,8 +31,23 @@ from blake3 import blake3
 from genie_schemas.errors import GenieError
 from genie_transport._errors import setup_error
 from genie_transport._frames import VERSION
+from genie_transport._handshake_messages import (
+    HEAD,
+    NONCE_BYTES,
+    PROOF_BYTES,
+    TERMS,
+    WIRES,
+    Incoming,
+    Reason,
+    Step,
+    build,
+    pack_notes,
+    pack_terms,
+    unpack_notes,
+    unpack_terms,
+)
 from genie_transport._link import PeerTerms
-from genie_transport._types import MAX_CHUNK, MAX_WINDOW, MIN_CHUNK, Limits
+from genie_transport._types import Limits
 from genie_transport._wires import BESIDE, NO_WIRE, Wire, best, fallback_of
 
 __all__ = [
@@ -49,33 +62,7 @@ __all__ = [
     "check_session_id",
 ]
 
-_MAGIC = b"GTH"
-_HEAD = struct.Struct(">3sBBH")
-_NONCE_BYTES = 32
-_TERMS = struct.Struct(">QIQ")
-_WIRES = struct.Struct(">B")
-_NOTE = struct.Struct(">BH")  # wire, bytes
-_SIZE = struct.Struct(">H")
-_PROOF_BYTES = 32
-_MAX_BODY = 4096
-_MAX_NOTES = 3072
 _SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_MICRO = 1_000_000
-
-
-class _Step(IntEnum):
-    HELLO = 1
-    CHALLENGE = 2
-    PROOF = 3
-    WELCOME = 4
-    REFUSED = 5
-
-
-class _Reason(IntEnum):
-    SESSION = 1
-    VERSION = 2
-    BUSY = 3
-    WIRE = 4
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,50 +135,6 @@ def check_key(key: object) -> None:
         raise setup_error("GEN0602", "a session key has 16 to 64 bytes", at="key")
 
 
-def _message(step: _Step, body: bytes, version: int = VERSION) -> bytes:
-    return _HEAD.pack(_MAGIC, version, step, len(body)) + body
-
-
-def _pack_terms(limits: Limits) -> bytes:
-    stall = int(limits.stall_timeout * _MICRO)
-    return _TERMS.pack(limits.window_bytes, limits.chunk_bytes, stall)
-
-
-def _unpack_terms(body: bytes) -> PeerTerms | None:
-    """The peer's terms, or None when they are out of bounds (they set what we may allocate)."""
-    window, chunk, stall = _TERMS.unpack(body)
-    if not MIN_CHUNK <= chunk <= MAX_CHUNK or not 2 * chunk <= window <= MAX_WINDOW:
-        return None
-    if not 0.1 * _MICRO <= stall <= 3600 * _MICRO:
-        return None
-    return PeerTerms(window, chunk, stall / _MICRO)
-
-
-def _pack_notes(notes: Mapping[Wire, bytes]) -> bytes:
-    packed = b"".join(_NOTE.pack(wire, len(note)) + note for wire, note in notes.items())
-    return _SIZE.pack(len(packed)) + packed
-
-
-def _unpack_notes(body: bytes) -> tuple[dict[int, bytes], bytes] | None:
-    """(wire → note, what follows); None when a size does not fit."""
-    if len(body) < _SIZE.size:
-        return None
-    end = _SIZE.size + _SIZE.unpack_from(body)[0]
-    if end > len(body) or end > _MAX_NOTES:
-        return None
-    notes, at = {}, _SIZE.size
-    while at < end:
-        if end - at < _NOTE.size:
-            return None
-        wire, size = _NOTE.unpack_from(body, at)
-        at += _NOTE.size
-        if size > end - at or wire in notes:
-            return None
-        notes[wire] = body[at : at + size]
-        at += size
-    return notes, body[end:]
-
-
 class _Secrets:
     """Everything derived from the session key and the two opening messages."""
 
@@ -237,35 +180,6 @@ class _Secrets:
         )
 
 
-class _Incoming:
-    """Collects one message at a time and never takes a byte of what follows it."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._size = _HEAD.size
-        self._step: int | None = None
-
-    def wanted(self) -> int:
-        """How many bytes to receive next, at most."""
-        return self._size - len(self._data)
-
-    def add(self, data: bytes) -> tuple[int, int, bytes] | None:
-        """(version, step, whole message) once complete. Raises ValueError for junk."""
-        self._data += data
-        if self.wanted():
-            return None
-        magic, version, step, size = _HEAD.unpack_from(self._data)
-        if magic != _MAGIC or size > _MAX_BODY:
-            raise ValueError("not a Genie data connection")
-        if len(self._data) < _HEAD.size + size:
-            self._size = _HEAD.size + size
-            return None
-        whole = bytes(self._data)
-        self._data.clear()
-        self._size = _HEAD.size
-        return version, step, whole
-
-
 class ListenHandshake:
     """The listener's side. `find(session_id)` gives what is expected, an `Expected`.
 
@@ -274,7 +188,7 @@ class ListenHandshake:
 
     def __init__(self, find: Callable[[str], tuple[bytes, Limits, Wire] | Expected | None]) -> None:
         self._find = find
-        self._incoming = _Incoming()
+        self._incoming = Incoming()
         self._secrets: _Secrets | None = None
         self._terms: PeerTerms | None = None
         self._expected: Expected | None = None
@@ -297,34 +211,34 @@ class ListenHandshake:
             return b""
         version, step, whole = message
         if version != VERSION:
-            raise HandshakeRefused(f"protocol version {version}", self.refusal(_Reason.VERSION))
-        body = whole[_HEAD.size :]
-        if step == _Step.HELLO and self._secrets is None:
+            raise HandshakeRefused(f"protocol version {version}", self.refusal(Reason.VERSION))
+        body = whole[HEAD.size :]
+        if step == Step.HELLO and self._secrets is None:
             return self._on_hello(whole, body)
-        if step == _Step.PROOF and self._secrets is not None and self._terms is not None:
+        if step == Step.PROOF and self._secrets is not None and self._terms is not None:
             self._on_proof(body, self._secrets, self._terms)
             return b""
-        raise HandshakeRefused("messages out of order", self.refusal(_Reason.SESSION))
+        raise HandshakeRefused("messages out of order", self.refusal(Reason.SESSION))
 
     def _on_hello(self, whole: bytes, body: bytes) -> bytes:
-        start = _NONCE_BYTES + _TERMS.size
-        if len(body) <= start + _WIRES.size:
-            raise HandshakeRefused("a short hello", self.refusal(_Reason.SESSION))
-        self._terms = _unpack_terms(body[_NONCE_BYTES:start])
-        self._offered = Wire(*_WIRES.unpack_from(body, start))
-        unpacked = _unpack_notes(body[start + _WIRES.size :])
+        start = NONCE_BYTES + TERMS.size
+        if len(body) <= start + WIRES.size:
+            raise HandshakeRefused("a short hello", self.refusal(Reason.SESSION))
+        self._terms = unpack_terms(body[NONCE_BYTES:start])
+        self._offered = Wire(*WIRES.unpack_from(body, start))
+        unpacked = unpack_notes(body[start + WIRES.size :])
         if unpacked is None:
-            raise HandshakeRefused("impossible notes", self.refusal(_Reason.SESSION))
+            raise HandshakeRefused("impossible notes", self.refusal(Reason.SESSION))
         self._notes = unpacked[0]
         name = unpacked[1].decode("ascii", "replace")
         if self._terms is None or not _SESSION_ID.fullmatch(name):
-            raise HandshakeRefused("impossible terms", self.refusal(_Reason.SESSION))
+            raise HandshakeRefused("impossible terms", self.refusal(Reason.SESSION))
         self.session_id = name
         found = self._find(name)
         self._expected = Expected(*found) if found is not None else None
         # An unknown session goes on with a key that nobody has, and fails at the proof.
         key = self._expected.key if self._expected is not None else secrets.token_bytes(32)
-        challenge = _message(_Step.CHALLENGE, secrets.token_bytes(_NONCE_BYTES))
+        challenge = build(Step.CHALLENGE, secrets.token_bytes(NONCE_BYTES))
         self._secrets = _Secrets(key, whole + challenge)
         return challenge
 
@@ -332,12 +246,12 @@ class ListenHandshake:
         fits = compare_digest(body, derived.dialler_proof)
         expected = self._expected
         if not fits or expected is None:
-            raise HandshakeRefused("wrong key or session", self.refusal(_Reason.SESSION))
+            raise HandshakeRefused("wrong key or session", self.refusal(Reason.SESSION))
         wire, note = self._take(expected)
         fallback = fallback_of(wire, self._offered, expected.wires)
         notes = {wire: note} if note else {}
-        own = _pack_terms(expected.limits) + bytes([wire, fallback]) + _pack_notes(notes)
-        welcome = _message(_Step.WELCOME, own + derived.listener_proof(own))
+        own = pack_terms(expected.limits) + bytes([wire, fallback]) + pack_notes(notes)
+        welcome = build(Step.WELCOME, own + derived.listener_proof(own))
         theirs = self._notes.get(wire, b"")
         self.accepted = derived.accepted(
             terms, wire, fallback, theirs, dialler=False, welcome=welcome
@@ -355,20 +269,20 @@ class ListenHandshake:
                 if answer is not None:
                     return wire, answer
             left &= ~wire
-        raise HandshakeRefused("no path in common", self.refusal(_Reason.WIRE))
+        raise HandshakeRefused("no path in common", self.refusal(Reason.WIRE))
 
     def busy(self) -> bytes:
         """What to send when the session has a peer already."""
-        return self.refusal(_Reason.BUSY)
+        return self.refusal(Reason.BUSY)
 
     def unexpected(self) -> bytes:
         """What to send when the session is not expected any more."""
-        return self.refusal(_Reason.SESSION)
+        return self.refusal(Reason.SESSION)
 
     @staticmethod
-    def refusal(reason: _Reason) -> bytes:
+    def refusal(reason: Reason) -> bytes:
         """A REFUSED message."""
-        return _message(_Step.REFUSED, bytes([reason]))
+        return build(Step.REFUSED, bytes([reason]))
 
 
 class DialHandshake:
@@ -385,10 +299,10 @@ class DialHandshake:
         """`notes` has one for every wire beside the connection (at most 3 KiB together)."""
         self._key = key
         self._wires = wires
-        self._incoming = _Incoming()
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        opening = nonce + _pack_terms(limits) + _WIRES.pack(wires) + _pack_notes(notes or {})
-        self._hello = _message(_Step.HELLO, opening + session_id.encode())
+        self._incoming = Incoming()
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        opening = nonce + pack_terms(limits) + WIRES.pack(wires) + pack_notes(notes or {})
+        self._hello = build(Step.HELLO, opening + session_id.encode())
         self._secrets: _Secrets | None = None
         self.accepted: Accepted | None = None
 
@@ -413,26 +327,26 @@ class DialHandshake:
         if message is None:
             return b""
         version, step, whole = message
-        body = whole[_HEAD.size :]
-        if step == _Step.REFUSED or version != VERSION:
+        body = whole[HEAD.size :]
+        if step == Step.REFUSED or version != VERSION:
             raise self._on_refused(version, body)
-        if step == _Step.CHALLENGE and self._secrets is None and len(body) == _NONCE_BYTES:
+        if step == Step.CHALLENGE and self._secrets is None and len(body) == NONCE_BYTES:
             self._secrets = _Secrets(self._key, self._hello + whole)
-            return _message(_Step.PROOF, self._secrets.dialler_proof)
-        if step == _Step.WELCOME and self._secrets is not None:
+            return build(Step.PROOF, self._secrets.dialler_proof)
+        if step == Step.WELCOME and self._secrets is not None:
             self._on_welcome(body, self._secrets)
             return b""
         raise _refused_session("the peer sent an unexpected message")
 
     def _on_welcome(self, body: bytes, derived: _Secrets) -> None:
-        own, proof = body[:-_PROOF_BYTES], body[-_PROOF_BYTES:]
+        own, proof = body[:-PROOF_BYTES], body[-PROOF_BYTES:]
         if not compare_digest(proof, derived.listener_proof(own)):
             raise _refused_session("the peer does not hold the session's key")
-        unpacked = _unpack_notes(own[_TERMS.size + 2 :])
-        terms = _unpack_terms(own[: _TERMS.size]) if unpacked is not None else None
+        unpacked = unpack_notes(own[TERMS.size + 2 :])
+        terms = unpack_terms(own[: TERMS.size]) if unpacked is not None else None
         if terms is None or unpacked is None or unpacked[1]:
             raise _refused_session("the peer offers impossible terms")
-        wire, fallback = Wire(own[_TERMS.size]), Wire(own[_TERMS.size + 1])
+        wire, fallback = Wire(own[TERMS.size]), Wire(own[TERMS.size + 1])
         if best(self._wires, wire) is not wire:
             raise _refused_session("the peer chose a path that was not offered")
         if fallback and fallback_of(wire, self._wires, fallback) is not fallback:
@@ -442,14 +356,14 @@ class DialHandshake:
 
     @staticmethod
     def _on_refused(version: int, body: bytes) -> GenieError:
-        if version != VERSION or body == bytes([_Reason.VERSION]):
+        if version != VERSION or body == bytes([Reason.VERSION]):
             return setup_error(
                 "GEN0607",
                 f"the peer speaks transfer protocol {version}, this side speaks {VERSION}",
             )
-        if body == bytes([_Reason.BUSY]):
+        if body == bytes([Reason.BUSY]):
             return setup_error("GEN0608", "the session already has a connected peer")
-        if body == bytes([_Reason.WIRE]):
+        if body == bytes([Reason.WIRE]):
             return setup_error("GEN0609", "the peer accepts none of the paths that were offered")
         return _refused_session("it is not expected there, or the key is wrong")
 

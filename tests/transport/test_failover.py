@@ -22,9 +22,6 @@ from genie_schemas.errors import GenieError
 from genie_transport import Decision, Fabric, Limits, Listener, TransferManager, connect
 from genie_transport._wires import core
 from tests.transport.support import KEY, LOOPBACK, WAIT, Proxy, code_of, eventually
-from tests.transport.test_tls import authority, client_tls, server_tls
-
-__all__ = ["authority", "client_tls", "server_tls"]
 
 pytestmark = pytest.mark.skipif(core()[0] is None, reason=f"not built: {core()[1]}")
 
