@@ -118,6 +118,7 @@ def test_payload_goes_over_sealed_connections(
         Tap(listener.endpoint) as tap,
     ):
         with connect(tap.endpoint, "s", KEY, tls=client_tls) as client:
+            assert daemon.wait_connected(WAIT)
             for manager in (client, daemon):
                 found = manager.capabilities()
                 assert (found.path, found.verification) == ("tcp", "aes-128-gcm")
@@ -233,6 +234,7 @@ def test_a_cut_stream_is_a_lost_connection(
         Tap(listener.endpoint) as tap,
         connect(tap.endpoint, "s", KEY, tls=client_tls) as client,
     ):
+        assert daemon.wait_connected(WAIT)
         arrival = daemon.arrival(daemon.register(bytearray(1)))
         other = client.arrival(client.register(bytearray(1)))
         tap.cut(number)
@@ -245,6 +247,7 @@ def test_a_busy_session_says_so(server_tls: ssl.SSLContext, client_tls: ssl.SSLC
         listener.expect("s", KEY) as daemon,
         connect(listener.endpoint, "s", KEY, tls=client_tls) as client,
     ):
+        assert daemon.wait_connected(WAIT)
         with pytest.raises(GenieError, match="GEN0608"):
             connect(listener.endpoint, "s", KEY, tls=client_tls)
         assert moved(client, daemon, CANARY) == CANARY
