@@ -108,7 +108,7 @@ def moved(a: TransferManager, b: TransferManager, data: bytes) -> bytes:
     return bytes(there)
 
 
-def test_payload_is_striped_over_sealed_connections(
+def test_payload_goes_over_sealed_connections(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     data = CANARY * (1 << 17)  # 8 MiB
@@ -118,6 +118,7 @@ def test_payload_is_striped_over_sealed_connections(
         Tap(listener.endpoint) as tap,
     ):
         with connect(tap.endpoint, "s", KEY, tls=client_tls) as client:
+            assert daemon.wait_connected(WAIT)
             for manager in (client, daemon):
                 found = manager.capabilities()
                 assert (found.path, found.verification) == ("tcp", "aes-128-gcm")
@@ -126,8 +127,10 @@ def test_payload_is_striped_over_sealed_connections(
             assert moved(client, daemon, data) == data
             assert moved(daemon, client, data) == data
         assert tap.accepted == 1 + STREAMS
-        carried = [len(tap.passed[number, True]) for number in range(1, 1 + STREAMS)]
-        assert all(size > 1 << 19 for size in carried)
+        # How the bytes spread depends on which stream has room; all of them go beside TLS.
+        beside = sum(len(tap.passed[number, True]) for number in range(1, 1 + STREAMS))
+        assert beside > len(data)
+        assert len(tap.passed[0, True]) < 1 << 14
         assert all(CANARY not in bytes(passed) for passed in tap.passed.values())
 
 
@@ -192,15 +195,14 @@ def test_forged_joins_do_not_take_a_streams_place(
             assert moved(client, daemon, CANARY) == CANARY
 
 
-@pytest.mark.parametrize("number", [1, STREAMS])
 def test_a_flipped_bit_ends_the_session_and_delivers_nothing(
-    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, number: int
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    where = JOIN_BYTES + 100_000
+    where = JOIN_BYTES + 100_000  # of the first stream, which always carries the beginning
     flipped = threading.Event()
 
     def flip(connection: int, by_dialler: bool, offset: int, data: bytes) -> bytes:
-        if connection == number and by_dialler and offset <= where < offset + len(data):
+        if connection == 1 and by_dialler and offset <= where < offset + len(data):
             flipped.set()
             changed = bytearray(data)
             changed[where - offset] ^= 16
@@ -231,6 +233,7 @@ def test_a_cut_stream_is_a_lost_connection(
         Tap(listener.endpoint) as tap,
         connect(tap.endpoint, "s", KEY, tls=client_tls) as client,
     ):
+        assert daemon.wait_connected(WAIT)
         arrival = daemon.arrival(daemon.register(bytearray(1)))
         other = client.arrival(client.register(bytearray(1)))
         tap.cut(number)
@@ -243,6 +246,7 @@ def test_a_busy_session_says_so(server_tls: ssl.SSLContext, client_tls: ssl.SSLC
         listener.expect("s", KEY) as daemon,
         connect(listener.endpoint, "s", KEY, tls=client_tls) as client,
     ):
+        assert daemon.wait_connected(WAIT)
         with pytest.raises(GenieError, match="GEN0608"):
             connect(listener.endpoint, "s", KEY, tls=client_tls)
         assert moved(client, daemon, CANARY) == CANARY
