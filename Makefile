@@ -11,7 +11,7 @@ WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 export GENIE_VENV PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench golden-update locks clean
+.PHONY: help setup demo test test-all native-test fuzz check format bench golden-update locks clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ test: setup ## every test but the long sweeps; fails under 85 % branch coverage
 test-all: setup ## the long sweeps too
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term $(ARGS)
+
+native-test: setup ## the C++ tests, the fuzzers for a short while, ThreadSanitizer
+	$(BIN)/python -m pytest tests/native -q $(ARGS)
+
+fuzz: setup ## the fuzzers for FUZZ_SECONDS each (default 600)
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/python -m pytest tests/native -q -k fuzz $(ARGS)
 
 check: setup ## style, types, the import law, lock files
 	$(BIN)/ruff check .
