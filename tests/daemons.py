@@ -76,14 +76,19 @@ class Daemons:
         device: str = "cpu:memory=1GiB",
         env: dict[str, str] | None = None,
         wait: bool = True,
+        netns: str | None = None,
     ) -> Daemon:
-        """Start a daemon on `<folder>/<name>.sock`, with its state in `<folder>/<name>`."""
+        """Start a daemon on `<folder>/<name>.sock`, with its state in `<folder>/<name>`.
+
+        It runs in the network namespace `netns` if one is named.
+        """
         endpoint = listen or f"unix://{self.folder}/{name}.sock"
         path = self.folder / f"{name}.log"
         before = path.stat().st_size if path.exists() else 0
         with path.open("ab") as log:
             process = subprocess.Popen(
                 [
+                    *(("ip", "netns", "exec", netns) if netns else ()),
                     *(sys.executable, "-m", "genie_runtime.main"),
                     *("--listen", endpoint, "--state-dir", str(self.folder / name)),
                     *("--device", device, "--threads", "1", *argv),

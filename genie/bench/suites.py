@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from genie.bench.report import Report, Row
+from genie.bench.report import LeftOut, Report, Row
 
 
 class Unavailable(Exception):
@@ -30,13 +30,27 @@ def _execute(quick: bool) -> list[Row]:
     return [*executing(quick), *calling(quick)]
 
 
-SUITES: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
+def _memory(quick: bool) -> list[Row]:
+    from genie.bench.memory import memory
+
+    return memory(quick)
+
+
+def _transport(quick: bool) -> Iterable[Row | LeftOut]:
+    from genie.bench.transport._suite import transport
+
+    return transport(quick)
+
+
+SUITES: dict[str, tuple[str, Callable[[bool], Iterable[Row | LeftOut]]]] = {
     "startup": ("how fast commands and the daemon answer, and what the daemon holds", _startup),
     "compile": ("how long compiling takes, and whether its result is always the same", _compile),
     "execute": (
         "what a plan costs beside the same model run eagerly, and what a request to a daemon costs",
         _execute,
     ),
+    "memory": ("what nearly full pools lose to fragmentation, and what requests cost", _memory),
+    "transport": ("every path of the data plane beside what else moves bytes", _transport),
 }
 """Name → (one line of help, the suite)."""
 
@@ -46,11 +60,15 @@ def run_suites(
 ) -> Report:
     """Run suites one after the other; `quick` takes fewer samples."""
     rows: list[Row] = []
-    left_out: list[tuple[str, str]] = []
+    left_out: list[LeftOut] = []
     for name in names:
         progress(name)
         try:
-            rows += SUITES[name][1](quick)
+            for found in SUITES[name][1](quick):
+                if isinstance(found, Row):
+                    rows.append(found)
+                else:
+                    left_out.append(found)
         except Unavailable as reason:
-            left_out.append((name, str(reason)))
+            left_out.append(LeftOut(name, str(reason)))
     return Report(tuple(rows), tuple(left_out))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from genie.cli.common import json_option, print_json
@@ -13,8 +15,17 @@ __all__ = ["command"]
 @click.argument("suites", nargs=-1, metavar="[SUITE]…")
 @click.option("--quick", is_flag=True, help="Take fewer samples.")
 @click.option("--list", "listed", is_flag=True, help="Name the suites and end.")
+@click.option(
+    "--plot",
+    "picture",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE.svg",
+    help="Draw throughput by message size (suite transport).",
+)
 @json_option
-def command(suites: tuple[str, ...], quick: bool, listed: bool, as_json: bool) -> None:
+def command(
+    suites: tuple[str, ...], quick: bool, listed: bool, picture: Path | None, as_json: bool
+) -> None:
     """Measure SUITEs (all of them by default) and print medians, ratios and spreads.
 
     Run it on an idle machine. Ratios compare runs that alternated in this very run; absolute times
@@ -33,10 +44,17 @@ def command(suites: tuple[str, ...], quick: bool, listed: bool, as_json: bool) -
             param_hint="SUITE",
         )
 
+    if picture is not None and suites and "transport" not in suites:
+        raise click.BadParameter("only the suite transport has a plot", param_hint="--plot")
+
     def progress(name: str) -> None:
         click.echo(f"measuring {name} …", err=True)
 
     report = run_suites(suites or tuple(SUITES), quick, progress)
+    if picture is not None:
+        from genie.bench.transport._plot import plot
+
+        picture.write_text(plot(report.rows), encoding="utf-8")
     if as_json:
         print_json(report.to_json())
     else:

@@ -33,6 +33,14 @@ _PATH = click.Path(path_type=Path)
     help="A daemon: unix:///path or host:port, or DEVICE=ENDPOINT; may be repeated. "
     "Without it the plan runs in this process.",
 )
+@click.option(
+    "--transport",
+    type=click.Choice(["auto", "shm", "tcp", "dpdk", "ucx"]),
+    default="auto",
+    show_default=True,
+    help="The path between daemons, and from a client on another host. A path that is named is "
+    "taken, or the run is refused.",
+)
 @click.option("--run-id", metavar="ID", help="Name the result: the same id is never run twice.")
 @click.option(
     "--deadline", type=click.FloatRange(0.001), metavar="SECONDS", help="Give up after this long."
@@ -50,6 +58,7 @@ def command(
     output: Path | None,
     entrypoint: str,
     on: tuple[str, ...],
+    transport: str,
     run_id: str | None,
     deadline: float | None,
     model: Path | None,
@@ -79,7 +88,9 @@ def command(
     check_inputs(loaded.installed.plan, entrypoint, inputs)
     if output is not None:
         check_writable(output)
-    with connect(list(on) or None, tls_dir=tls_dir, token_file=token_file) as session:
+    with connect(
+        list(on) or None, tls_dir=tls_dir, token_file=token_file, transport=transport
+    ) as session:
         session.install(loaded)
         result = session.run(
             inputs, entrypoint=entrypoint, run_id=run_id, deadline=deadline or DEADLINE

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from genie.cli.common import json_option, print_json
+
+if TYPE_CHECKING:
+    from genie_schemas.messages import PoolStatus
 
 __all__ = ["command"]
 
@@ -36,5 +40,20 @@ def command(on: str | None, tls_dir: Path | None, token_file: Path | None, as_js
             f"  {device.id}  {device.kind}  {used / 2**20:.1f} of "
             f"{device.memory_bytes / 2**20:.0f} MiB held"
         )
+        if device.pool is not None:
+            click.echo(f"      {_pool_line(device.pool)}")
+    if found.gpu_direct is not None and found.gpu_direct.mode != "none":
+        click.echo(f"  GPUs: {found.gpu_direct.mode} ({found.gpu_direct.reason})")
     for run in found.active:
         click.echo(f"  {run.run_id}  {run.state}  {run.entrypoint}  {run.age_ms / 1000:.1f} s")
+
+
+def _pool_line(pool: PoolStatus) -> str:
+    """Shared memory in one line: how full, how broken up, and whether anybody had to wait."""
+    text = f"shared {pool.used_bytes / 2**20:.1f} MiB, peak {pool.peak_bytes / 2**20:.1f} MiB"
+    text += f", {pool.fragmentation_ppm / 1e4:.1f} % fragmented"
+    if pool.huge_bytes:
+        text += f", {100 * pool.huge_bytes // pool.arena_bytes} % in 2 MiB pages"
+    if pool.waits or pool.refused:
+        text += f", {pool.waits} waits ({pool.waited_ms} ms), {pool.refused} refused"
+    return text

@@ -23,6 +23,7 @@ __all__ = ["Coordinator"]
 
 _JOIN_PAUSE = 0.05
 _TICK = 0.25
+_LOOK_SECONDS = 1.0
 
 
 class Coordinator:
@@ -33,6 +34,7 @@ class Coordinator:
         by_id = {id(node): node for node in binding.values()}
         self._nodes = sorted(by_id.values(), key=_order)
         self._peers: dict[tuple[int, int], tuple[str, str]] = {}
+        self._looked: dict[str, float] = {}
         self._connecting = threading.Lock()
         self._calls = Calls(self._nodes, self._links, self._check_alive)
 
@@ -247,9 +249,22 @@ class Coordinator:
             for hop in share.outgoing.values():
                 if entry == entrypoint:
                     ends = sorted((self._binding[device], self._binding[hop.dst]), key=_order)
-                    peer = self._peers.get((id(ends[0]), id(ends[1])))
-                    paths[f"{device}->{hop.dst}"] = peer[1] if peer else "in-process"
+                    paths[f"{device}->{hop.dst}"] = self._path_between(ends[0], ends[1])
         return paths
+
+    def _path_between(self, first: NodeLink, second: NodeLink) -> str:
+        key = (id(first), id(second))
+        peer = self._peers.get(key)
+        if peer is None:
+            return "in-process"
+        link, path = peer
+        now = time.monotonic()
+        # Only a path beside the connection can be left for another, and not within a second.
+        if path in ("dpdk", "ucx") and now - self._looked.get(link, 0.0) > _LOOK_SECONDS:
+            self._looked[link] = now
+            path = first.link_path(link) or path
+            self._peers[key] = (link, path)
+        return path
 
 
 def _order(node: NodeLink) -> str:

@@ -188,6 +188,10 @@ class NodeLink(Protocol):
         """Set up a data connection with another node: (link id, path)."""
         ...
 
+    def link_path(self, link: str) -> str | None:
+        """The path that a data connection with another node has now; None: it does not say."""
+        ...
+
     def cancel(self, run_id: str) -> None:
         """Stop every run under an id on this node."""
         ...

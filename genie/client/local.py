@@ -120,6 +120,10 @@ class EmbeddedLink:
         """An embedded node serves every device itself."""
         raise InternalError("an embedded node has no peers")
 
+    def link_path(self, link: str) -> str | None:
+        """An embedded node has no links."""
+        return None
+
     def cancel(self, run_id: str) -> None:
         """Stop runs of other threads under an id."""
         from genie_schemas.messages import CancelRequest

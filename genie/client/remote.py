@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,16 +13,18 @@ from genie.client.link import Call, Handle, Leg, LegEnd, LoadedPlan, NodeLink, R
 from genie.client.remote_call import RemoteCall
 from genie.client.upload import send_constants
 from genie_runtime import endpoint as endpoints
+from genie_runtime.negotiation import no_path
 from genie_runtime.plans import concrete
 from genie_schemas import messages as m
-from genie_schemas.errors import GenieError, InternalError
+from genie_schemas.errors import GenieError, InternalError, Place
 from genie_schemas.types import TensorType, parse_type
 from genie_schemas.versions import release
-from genie_transport import DMAHandle, TransferError, TransferFuture, TransferManager
+from genie_transport import Decision, DMAHandle, TransferError, TransferFuture, TransferManager
 from genie_transport import connect as connect_data
 
 __all__ = ["RemoteLink"]
 
+_log = logging.getLogger("genie.client")
 WAIT_MS = 1000
 INSTALL_SECONDS = 120.0
 
@@ -32,12 +35,17 @@ class RemoteLink:
     def __init__(
         self, endpoint: str, hello: m.OpenRequest, credentials: Credentials | None = None
     ) -> None:
-        """Connect and negotiate. Raises GEN0501, GEN0503, GEN0510, GEN0521 or GEN0522."""
+        """Connect and negotiate.
+
+        Raises GEN0501, GEN0503, GEN0510, GEN0521 or GEN0522; GEN0530 or GEN0531 when the daemon,
+        or the way to it, does not have the path that `hello` names.
+        """
+        self.transport = hello.transport
         self.endpoint = endpoints.parse(endpoint)
         self.name = endpoint
         self.channel = Channel(self.endpoint, credentials or Credentials())
         try:
-            self.opened = self.channel.call("Open", hello, m.OpenReply, 10.0)
+            self.opened = self._open(hello)
             self.data = self._connect_data(self.opened.data)
         except BaseException:
             self.channel.close()
@@ -49,6 +57,25 @@ class RemoteLink:
         self._devices: dict[str, list[str]] = {}
         self._calls = release(self.opened.protocol) >= (1, 1)
 
+    def _open(self, hello: m.OpenRequest) -> m.OpenReply:
+        if hello.transport == "shm" and not self.endpoint.is_local:
+            raise GenieError(
+                "GEN0531",
+                f"shm does not reach the daemon at {self.endpoint}, which is on another host",
+                remedy="name tcp, or leave the choice to Genie (--transport auto)",
+            )
+        try:
+            opened = self.channel.call("Open", hello, m.OpenReply, 10.0)
+        except GenieError as error:
+            if error.code != "GEN0530":
+                raise
+            error.place = Place(path=self.name)
+            raise
+        if hello.transport not in ("auto", *opened.paths):
+            # A daemon from before paths could be named, which has said nothing about them.
+            raise no_path(hello.transport, opened.paths, self.name)
+        return opened
+
     def _connect_data(self, where: m.DataEndpoint) -> TransferManager:
         tls = None
         if where.endpoint.startswith("tcp://") and self.channel.tls_dir is not None:
@@ -57,7 +84,16 @@ class RemoteLink:
             tls = Identity.load(self.channel.tls_dir, "client").context(server=False)
         key = bytes.fromhex(where.key)
         target = self._reachable(where.endpoint)
-        return connect_data(target, where.session, key, tls=tls, timeout=10.0)
+        # A leg on this host is shared memory wherever both have it; elsewhere only TCP leads to
+        # a client, which owns no port of DPDK.
+        path = "tcp" if self.transport == "tcp" and not self.endpoint.is_local else None
+
+        def decided(choice: Decision) -> None:
+            _log.info("client and %s: %s", self.name, choice)
+
+        return connect_data(
+            target, where.session, key, path=path, tls=tls, timeout=10.0, decided=decided
+        )
 
     def _reachable(self, endpoint: str) -> str:
         """A daemon that listens on every address names none: it is where control found it."""
@@ -155,13 +191,31 @@ class RemoteLink:
         if not isinstance(other, RemoteLink):
             raise InternalError("a daemon's peer is a daemon")
         link, key = secrets.token_hex(16), secrets.token_hex(32)
-        expected = other.channel.call(
-            "ExpectPeer", m.ExpectRequest(session=other.session, link=link, key=key), m.ExpectReply
+        expect = m.ExpectRequest(
+            session=other.session, link=link, key=key, transport=self.transport
         )
+        expected = other.channel.call("ExpectPeer", expect, m.ExpectReply)
         dial = m.DialRequest(
-            session=self.session, link=link, key=key, endpoint=other._reachable(expected.endpoint)
+            session=self.session,
+            link=link,
+            key=key,
+            endpoint=other._reachable(expected.endpoint),
+            transport=self.transport,
         )
-        return link, self.channel.call("DialPeer", dial, m.DialReply).path
+        found = self.channel.call("DialPeer", dial, m.DialReply)
+        why = "".join(f"; not {path}: {reason}" for path, reason in found.reasons.items())
+        _log.info("%s and %s: %s%s", self.name, other.name, found.path, why)
+        return link, found.path
+
+    def link_path(self, link: str) -> str | None:
+        """The path that a link of this daemon's has now."""
+        try:
+            reply = self.channel.call(
+                "Links", m.SessionRequest(session=self.session), m.LinksReply, 5.0
+            )
+        except GenieError:  # what the run brought is there; only this cannot be told
+            return None
+        return reply.paths.get(link)
 
     def cancel(self, run_id: str) -> None:
         """Stop runs under an id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from genie.doctor._check import Check
+from genie.doctor._dataplane import dataplane
 from genie.doctor._machine import Machine
 from genie.doctor._network import network
 from genie.doctor._software import software
@@ -21,5 +22,5 @@ def diagnose(machine: Machine | None = None, *, strict: bool = False) -> tuple[C
     machine lacks.
     """
     machine = machine or Machine()
-    checks = chain(software(machine), network(machine), system(machine))
+    checks = chain(software(machine), network(machine), dataplane(machine), system(machine))
     return tuple(check.strict() if strict else check for check in checks)

@@ -96,14 +96,21 @@ def _rdma(machine: Machine) -> Check:
 
 
 def _gpu_direct(machine: Machine) -> Check:
-    """GPU memory that a NIC may read: the nvidia_peermem or the gdrdrv (GDRCopy) module."""
-    needs = "nvidia_peermem or gdrdrv loaded"
-    loaded = [m for m in ("nvidia_peermem", "gdrdrv") if machine.file(f"/sys/module/{m}").is_dir()]
-    if loaded:
-        return optional("gpu-direct", ", ".join(loaded), needs, True, None)
+    """Whether bytes go straight between a NIC and a GPU, and what stands in the way."""
+    from genie_runtime.gpu_direct import loaded_modules, obstacles
+
+    needs = "a module that lets a NIC reach GPU memory, gpudev, and a transport that uses them"
+    root = machine.file("/")
+    lacking, loaded = obstacles(root), loaded_modules(root)
     if not machine.file("/sys/module/nvidia").is_dir():
         return optional("gpu-direct", "none (no NVIDIA driver)", needs, False, None)
-    return optional("gpu-direct", "none", needs, False, as_root("modprobe nvidia-peermem"))
+    if not loaded:
+        remedy = as_root("modprobe nvidia-peermem")
+        return optional("gpu-direct", f"pinned buffers ({lacking[0]})", needs, False, remedy)
+    if lacking:
+        found = f"{', '.join(loaded)}; pinned buffers ({lacking[0]})"
+        return optional("gpu-direct", found, needs, False, None)
+    return optional("gpu-direct", ", ".join(loaded), needs, True, None)
 
 
 def _ucx(machine: Machine) -> Check:

@@ -15,12 +15,13 @@ __all__ = [
     "Address",
     "Endpoint",
     "check_tls",
+    "is_loopback",
     "parse_endpoint",
     "resolve",
     "unknown_path",
 ]
 
-PATHS = ("loopback", "unix", "shm", "tcp")
+PATHS = ("loopback", "unix", "shm", "tcp", "dpdk", "ucx")
 
 _MAX_UNIX_PATH = 107  # sun_path, less its final zero
 
@@ -86,7 +87,7 @@ def check_tls(endpoint: Endpoint, addresses: list[Address], tls: ssl.SSLContext 
     """Refuse addresses beyond this machine without mutual TLS 1.3 (GenieError GEN0603)."""
     if tls is None:
         for _, address in addresses:
-            if not _is_loopback(address[0]):
+            if not is_loopback(address[0]):
                 raise setup_error(
                     "GEN0603",
                     f"{address[0]} is not a loopback address, and no TLS was given",
@@ -103,7 +104,8 @@ def check_tls(endpoint: Endpoint, addresses: list[Address], tls: ssl.SSLContext 
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address (not a name) is of this machine's loopback network."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped

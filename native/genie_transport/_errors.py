@@ -27,6 +27,8 @@ _REMEDIES = {
     "GEN0608": "close the session's first manager before opening another",
     "GEN0609": "build the native part on both sides (pip install -e . --no-build-isolation), "
     "or name no path",
+    "GEN0671": "ask for less, or free memory on this machine",
+    "GEN0672": "make another arena",
     "GEN0610": "open a new connection and post again",
     "GEN0611": "use a manager that is open",
     "GEN0613": "allow more time, or raise the priority",
@@ -42,6 +44,23 @@ _REMEDIES = {
     "GEN0627": "wait for the other transfer, or cancel it",
     "GEN0628": "name equal lengths, with DMAHandle.part()",
     "GEN0630": "post again, and leave the source unchanged until the transfer is done",
+    "GEN0640": "open a new session, which has new keys",
+    "GEN0641": "look at the interface and the cable, then open a new connection",
+    "GEN0642": "correct the device, or name another path",
+    "GEN0643": "reserve more huge pages or give DPDK more memory, or use a smaller MTU",
+    "GEN0644": "apt-get install dpdk-dev libdpdk-dev, then pip install -e . --no-build-isolation",
+    "GEN0645": "restart the process, and name all devices before the first is opened",
+    "GEN0646": "sysctl vm.nr_hugepages=512, or pages=ordinary",
+    "GEN0647": "set the interface up with the MTU that is asked for, or name another",
+    "GEN0648": "give the data plane an interface without an address: a VLAN, a virtual function "
+    "or a veth",
+    "GEN0649": "run with CAP_NET_RAW, CAP_NET_ADMIN and, for namespaces, CAP_SYS_ADMIN",
+    "GEN0650": "start the daemon with --dpdk DEVICE, or name no path",
+    "GEN0651": "compare both ports' networks, addresses and MTU, or name no path",
+    "GEN0652": "open a new connection and post again",
+    "GEN0665": "install UCX and build again: apt-get install libucx-dev, then make setup",
+    "GEN0666": "declare it on both sides (trusted=True), or use the tcp path",
+    "GEN0667": "look at the UCX_ variables of the environment and at /dev/shm, or use another path",
     "GEN0631": "open a new connection; if it recurs, compare the releases of both sides",
 }
 

@@ -1,17 +1,20 @@
 """How two sides prove that they hold a session's key: sans-I/O, both roles.
 
-    dialler → listener   HELLO      nonce, terms, wires it accepts, session id
+    dialler → listener   HELLO      nonce, terms, wires it accepts, notes on them, session id
     listener → dialler   CHALLENGE  nonce
     dialler → listener   PROOF      MAC over both, for the dialler
-    listener → dialler   WELCOME    terms, the wire, MAC over all, for the listener
+    listener → dialler   WELCOME    terms, the wire, what to fall back to, a note on the wire,
+                                    MAC over all, for the listener
                                     (or REFUSED: a reason)
+
+A note is what a wire beside the connection needs to know of the other side: for DPDK its port.
 
 The dialler proves first, and a session that nobody expects fails at the same point as a wrong
 key: a stranger learns neither which sessions exist (the terms, which could tell, come last) nor a
 MAC to search keys against. The MACs
 name their role, so none can be reflected. Both nonces enter the traffic keys: nothing recorded on
 another connection verifies on this one. A message is `"GTH" · version u8 · type u8 · size u16`
-and its body, at most 512 bytes.
+and its body, at most 4 KiB.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from __future__ import annotations
 import re
 import secrets
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from hmac import compare_digest
+from typing import NamedTuple, Protocol
 
 from blake3 import blake3
 
@@ -31,13 +35,15 @@ from genie_transport._errors import setup_error
 from genie_transport._frames import VERSION
 from genie_transport._link import PeerTerms
 from genie_transport._types import MAX_CHUNK, MAX_WINDOW, MIN_CHUNK, Limits
-from genie_transport._wires import Wire, best
+from genie_transport._wires import BESIDE, NO_WIRE, Wire, best, fallback_of
 
 __all__ = [
     "Accepted",
     "DialHandshake",
+    "Expected",
     "HandshakeRefused",
     "ListenHandshake",
+    "Notes",
     "TrafficKeys",
     "check_key",
     "check_session_id",
@@ -48,7 +54,11 @@ _HEAD = struct.Struct(">3sBBH")
 _NONCE_BYTES = 32
 _TERMS = struct.Struct(">QIQ")
 _WIRES = struct.Struct(">B")
-_MAX_BODY = 512
+_NOTE = struct.Struct(">BH")  # wire, bytes
+_SIZE = struct.Struct(">H")
+_PROOF_BYTES = 32
+_MAX_BODY = 4096
+_MAX_NOTES = 3072
 _SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MICRO = 1_000_000
 
@@ -78,12 +88,40 @@ class TrafficKeys:
 
 @dataclass(frozen=True, repr=False)
 class Accepted:
-    """A handshake that succeeded. The listener still has to send `welcome`."""
+    """A handshake that succeeded. The listener still has to send `welcome`.
+
+    `fallback` is the wire over the connection itself to which a session moves that loses `wire`,
+    with keys of its own; NO_WIRE for none. `note` is the peer's, on the wire; `epoch` (32 bits)
+    and `control` (a key for each direction, for what is said beside the wire) are the same on
+    both sides and differ from connection to connection.
+    """
 
     keys: TrafficKeys
     terms: PeerTerms
     wire: Wire
     welcome: bytes = b""
+    fallback: Wire = NO_WIRE
+    fallback_keys: TrafficKeys = TrafficKeys(b"", b"")
+    control: TrafficKeys = TrafficKeys(b"", b"")
+    note: bytes = b""
+    epoch: int = 0
+
+
+class Notes(Protocol):
+    """The listener's part in wires beside the connection; one for each handshake."""
+
+    def answer(self, wire: Wire, note: bytes) -> bytes | None:
+        """What to say to the dialler's note on `wire`; None when the wire cannot be taken."""
+        ...
+
+
+class Expected(NamedTuple):
+    """A session that a listener expects."""
+
+    key: bytes
+    limits: Limits
+    wires: Wire
+    notes: Notes | None = None
 
 
 class HandshakeRefused(Exception):
@@ -129,18 +167,74 @@ def _unpack_terms(body: bytes) -> PeerTerms | None:
     return PeerTerms(window, chunk, stall / _MICRO)
 
 
+def _pack_notes(notes: Mapping[Wire, bytes]) -> bytes:
+    packed = b"".join(_NOTE.pack(wire, len(note)) + note for wire, note in notes.items())
+    return _SIZE.pack(len(packed)) + packed
+
+
+def _unpack_notes(body: bytes) -> tuple[dict[int, bytes], bytes] | None:
+    """(wire → note, what follows); None when a size does not fit."""
+    if len(body) < _SIZE.size:
+        return None
+    end = _SIZE.size + _SIZE.unpack_from(body)[0]
+    if end > len(body) or end > _MAX_NOTES:
+        return None
+    notes, at = {}, _SIZE.size
+    while at < end:
+        if end - at < _NOTE.size:
+            return None
+        wire, size = _NOTE.unpack_from(body, at)
+        at += _NOTE.size
+        if size > end - at or wire in notes:
+            return None
+        notes[wire] = body[at : at + size]
+        at += size
+    return notes, body[end:]
+
+
 class _Secrets:
     """Everything derived from the session key and the two opening messages."""
 
     def __init__(self, key: bytes, transcript: bytes) -> None:
-        base = blake3(key, derive_key_context="genie transport v1 session").digest()
-        self._mac = blake3(b"mac" + transcript, key=base).digest()
+        self._base = blake3(key, derive_key_context="genie transport v1 session").digest()
+        self._transcript = transcript
+        self._mac = blake3(b"mac" + transcript, key=self._base).digest()
         self.dialler_proof = blake3(b"dialler", key=self._mac).digest()
-        self.dialler_sends = blake3(b"dialler sends" + transcript, key=base).digest()
-        self.listener_sends = blake3(b"listener sends" + transcript, key=base).digest()
 
     def listener_proof(self, terms: bytes) -> bytes:
         return blake3(b"listener" + terms, key=self._mac).digest()
+
+    def keys(self, purpose: bytes, *, dialler: bool) -> TrafficKeys:
+        """A key for each direction and purpose: no two wires share one, so no nonce repeats."""
+        sends = blake3(b"dialler sends" + purpose + self._transcript, key=self._base).digest()
+        receives = blake3(b"listener sends" + purpose + self._transcript, key=self._base).digest()
+        return TrafficKeys(sends, receives) if dialler else TrafficKeys(receives, sends)
+
+    def epoch(self) -> int:
+        """Of the connection: never 0."""
+        return int.from_bytes(blake3(b"epoch", key=self._mac).digest(4), "big") or 1
+
+    def accepted(
+        self,
+        terms: PeerTerms,
+        wire: Wire,
+        fallback: Wire,
+        note: bytes,
+        *,
+        dialler: bool,
+        welcome: bytes = b"",
+    ) -> Accepted:
+        return Accepted(
+            keys=self.keys(b"", dialler=dialler),
+            terms=terms,
+            wire=wire,
+            welcome=welcome,
+            fallback=fallback,
+            fallback_keys=self.keys(b" fallback", dialler=dialler),
+            control=self.keys(b" control", dialler=dialler),
+            note=note,
+            epoch=self.epoch(),
+        )
 
 
 class _Incoming:
@@ -173,18 +267,19 @@ class _Incoming:
 
 
 class ListenHandshake:
-    """The listener's side. `find(session_id)` gives key, limits and wires of an expected session.
+    """The listener's side. `find(session_id)` gives what is expected, an `Expected`.
 
     `accepted` is set once the dialler has proved itself.
     """
 
-    def __init__(self, find: Callable[[str], tuple[bytes, Limits, Wire] | None]) -> None:
+    def __init__(self, find: Callable[[str], tuple[bytes, Limits, Wire] | Expected | None]) -> None:
         self._find = find
         self._incoming = _Incoming()
         self._secrets: _Secrets | None = None
         self._terms: PeerTerms | None = None
-        self._limits: Limits | None = None
-        self._offered = self._accepted = Wire(0)
+        self._expected: Expected | None = None
+        self._offered = NO_WIRE
+        self._notes: dict[int, bytes] = {}
         self.session_id = ""
         self.accepted: Accepted | None = None
 
@@ -217,28 +312,50 @@ class ListenHandshake:
             raise HandshakeRefused("a short hello", self.refusal(_Reason.SESSION))
         self._terms = _unpack_terms(body[_NONCE_BYTES:start])
         self._offered = Wire(*_WIRES.unpack_from(body, start))
-        name = body[start + _WIRES.size :].decode("ascii", "replace")
+        unpacked = _unpack_notes(body[start + _WIRES.size :])
+        if unpacked is None:
+            raise HandshakeRefused("impossible notes", self.refusal(_Reason.SESSION))
+        self._notes = unpacked[0]
+        name = unpacked[1].decode("ascii", "replace")
         if self._terms is None or not _SESSION_ID.fullmatch(name):
             raise HandshakeRefused("impossible terms", self.refusal(_Reason.SESSION))
         self.session_id = name
         found = self._find(name)
+        self._expected = Expected(*found) if found is not None else None
         # An unknown session goes on with a key that nobody has, and fails at the proof.
-        key, self._limits, self._accepted = found or (secrets.token_bytes(32), None, Wire(0))
+        key = self._expected.key if self._expected is not None else secrets.token_bytes(32)
         challenge = _message(_Step.CHALLENGE, secrets.token_bytes(_NONCE_BYTES))
         self._secrets = _Secrets(key, whole + challenge)
         return challenge
 
     def _on_proof(self, body: bytes, derived: _Secrets, terms: PeerTerms) -> None:
         fits = compare_digest(body, derived.dialler_proof)
-        if not fits or self._limits is None:
+        expected = self._expected
+        if not fits or expected is None:
             raise HandshakeRefused("wrong key or session", self.refusal(_Reason.SESSION))
-        keys = TrafficKeys(send=derived.listener_sends, receive=derived.dialler_sends)
-        wire = best(self._offered, self._accepted)
-        if wire is None:
-            raise HandshakeRefused("no path in common", self.refusal(_Reason.WIRE))
-        own = _pack_terms(self._limits) + _WIRES.pack(wire)
+        wire, note = self._take(expected)
+        fallback = fallback_of(wire, self._offered, expected.wires)
+        notes = {wire: note} if note else {}
+        own = _pack_terms(expected.limits) + bytes([wire, fallback]) + _pack_notes(notes)
         welcome = _message(_Step.WELCOME, own + derived.listener_proof(own))
-        self.accepted = Accepted(keys, terms, wire, welcome)
+        theirs = self._notes.get(wire, b"")
+        self.accepted = derived.accepted(
+            terms, wire, fallback, theirs, dialler=False, welcome=welcome
+        )
+
+    def _take(self, expected: Expected) -> tuple[Wire, bytes]:
+        """The best wire of both sides that this one can take, and what to say about it."""
+        left = expected.wires
+        while (wire := best(self._offered, left)) is not None:
+            if not wire & BESIDE:
+                return wire, b""
+            theirs = self._notes.get(wire)
+            if theirs is not None and expected.notes is not None:
+                answer = expected.notes.answer(wire, theirs)
+                if answer is not None:
+                    return wire, answer
+            left &= ~wire
+        raise HandshakeRefused("no path in common", self.refusal(_Reason.WIRE))
 
     def busy(self) -> bytes:
         """What to send when the session has a peer already."""
@@ -258,13 +375,19 @@ class DialHandshake:
     """The dialler's side."""
 
     def __init__(
-        self, session_id: str, key: bytes, limits: Limits, wires: Wire = Wire.STREAM
+        self,
+        session_id: str,
+        key: bytes,
+        limits: Limits,
+        wires: Wire = Wire.STREAM,
+        notes: Mapping[Wire, bytes] | None = None,
     ) -> None:
+        """`notes` has one for every wire beside the connection (at most 3 KiB together)."""
         self._key = key
         self._wires = wires
         self._incoming = _Incoming()
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        opening = nonce + _pack_terms(limits) + _WIRES.pack(wires)
+        opening = nonce + _pack_terms(limits) + _WIRES.pack(wires) + _pack_notes(notes or {})
         self._hello = _message(_Step.HELLO, opening + session_id.encode())
         self._secrets: _Secrets | None = None
         self.accepted: Accepted | None = None
@@ -302,18 +425,20 @@ class DialHandshake:
         raise _refused_session("the peer sent an unexpected message")
 
     def _on_welcome(self, body: bytes, derived: _Secrets) -> None:
-        size = _TERMS.size + _WIRES.size
-        own, proof = body[:size], body[size:]
+        own, proof = body[:-_PROOF_BYTES], body[-_PROOF_BYTES:]
         if not compare_digest(proof, derived.listener_proof(own)):
             raise _refused_session("the peer does not hold the session's key")
-        terms = _unpack_terms(own[: _TERMS.size])
-        if terms is None:
+        unpacked = _unpack_notes(own[_TERMS.size + 2 :])
+        terms = _unpack_terms(own[: _TERMS.size]) if unpacked is not None else None
+        if terms is None or unpacked is None or unpacked[1]:
             raise _refused_session("the peer offers impossible terms")
-        wire = Wire(*_WIRES.unpack_from(own, _TERMS.size))
+        wire, fallback = Wire(own[_TERMS.size]), Wire(own[_TERMS.size + 1])
         if best(self._wires, wire) is not wire:
             raise _refused_session("the peer chose a path that was not offered")
-        keys = TrafficKeys(send=derived.dialler_sends, receive=derived.listener_sends)
-        self.accepted = Accepted(keys, terms, wire)
+        if fallback and fallback_of(wire, self._wires, fallback) is not fallback:
+            raise _refused_session("the peer falls back to a path that was not offered")
+        note = unpacked[0].get(wire, b"")
+        self.accepted = derived.accepted(terms, wire, fallback, note, dialler=True)
 
     @staticmethod
     def _on_refused(version: int, body: bytes) -> GenieError:

@@ -29,6 +29,10 @@ class LateTransport:
         self._alarm: float | None = None
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
+    def __del__(self) -> None:
+        """Its manager was dropped without an end: only the descriptor is left to give back."""
+        self._end()
+
     def begin(self, transport: Transport) -> bool:
         """Go on with `transport`. False when one was chosen before, or none is wanted."""
         with self._condition:
@@ -68,6 +72,11 @@ class LateTransport:
         self._later(
             lambda: self._regions.pop(region.handle.key, None), lambda t: t.deregister(region)
         )
+
+    def share(self, arena: object) -> bool:
+        """Pass an arena on; False before there is a peer, which may not be on this machine."""
+        share = getattr(self._chosen, "share", None)
+        return share is not None and bool(share(arena))
 
     def fence(self, epoch: int) -> None:
         def keep() -> None:

@@ -10,26 +10,33 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from genie_schemas.errors import GenieError
 from genie_transport._bind import Bound, bind
-from genie_transport._dial import transport_over, tune
+from genie_transport._dial import moving, settled, transport_over, tune
 from genie_transport._endpoint import parse_endpoint
 from genie_transport._errors import setup_error
 from genie_transport._handshake import (
     Accepted,
+    Expected,
     HandshakeRefused,
     ListenHandshake,
     check_key,
     check_session_id,
 )
+from genie_transport._joining import FIRST_BYTE, JOIN_BYTES, JOINED, Gathering, Tickets
 from genie_transport._late import LateTransport
 from genie_transport._manager import TransferManager
+from genie_transport._ports import PortNotes
 from genie_transport._types import Capabilities, Limits, Lost
-from genie_transport._wires import Wire, acceptable
+from genie_transport._wires import Accepts, Decision, Wire, acceptable
+
+if TYPE_CHECKING:
+    from genie_transport._fabric import Fabric
 
 __all__ = ["Listener"]
 
@@ -43,19 +50,28 @@ _PAUSE = 0.1  # seconds without accepting when descriptors have run out
 class _Session:
     key: bytes
     limits: Limits
-    wires: Wire
+    accepts: Accepts
     transport: LateTransport
     manager: TransferManager
+    ports: PortNotes
+    decided: Callable[[Decision], None]
 
 
 @dataclass(eq=False)
 class _Stranger:
-    """A connection that has not proved anything yet."""
+    """A connection that has not proved anything yet, or waits for its session's streams.
+
+    Where there is TLS, a connection begins with it, or wants to be one of those streams (`joins`);
+    None until its first byte has come.
+    """
 
     sock: socket.socket
     handshake: ListenHandshake
     deadline: float
     tls_done: bool
+    joins: bool | None
+    opening: bytes = b""
+    gathering: Gathering | None = None
     out: bytes = b""
     mask: int = field(default=select.POLLIN)
 
@@ -73,6 +89,7 @@ class Listener:
         self._lock = threading.Lock()
         self._sessions: dict[str, _Session] = {}
         self._strangers: dict[int, _Stranger] = {}
+        self._tickets: Tickets[_Stranger] = Tickets()
         self._poll = select.poll()
         self._resume = 0.0
         self._closing = False
@@ -116,21 +133,27 @@ class Listener:
         *,
         path: str | None = None,
         encrypt: bool = False,
+        trusted: bool = False,
         limits: Limits | None = None,
         epoch: int = 1,
+        fabrics: Sequence[Fabric] = (),
+        decided: Callable[[Decision], None] = lambda decision: None,
     ) -> TransferManager:
         """Let one peer with this session's key dial; the manager is connected once it has.
 
         Registering and posting are possible at once: posts wait for the peer, up to their
-        deadline. `path` and `encrypt` are as for connect(). Raises GenieError GEN0602 (malformed
-        id or key), GEN0605 (closed), GEN0608 (expected already, and its manager is still open),
-        GEN0609 (the path is not built).
+        deadline. `path`, `encrypt`, `trusted`, `fabrics` and `decided` are as for connect().
+        Raises GenieError GEN0602 (malformed id or key), GEN0605 (closed), GEN0608 (expected
+        already, and its manager is still open), GEN0609 and GEN0665 (the path is not built),
+        GEN0650 (no port is open), GEN0666 (the network is not declared trusted).
         """
         check_session_id(session_id)
         check_key(key)
         limits = limits or Limits()
         kind = self._bound.endpoint.kind
-        wires = acceptable(kind, path, tls=self._tls is not None, encrypt=encrypt)
+        ports = PortNotes(fabrics, encrypt=encrypt)
+        tls = self._tls is not None
+        accepts = acceptable(kind, path, tls=tls, encrypt=encrypt, ports=ports.any, trusted=trusted)
         with self._lock:
             if self._closing:
                 raise setup_error("GEN0605", "the listener is closed", at=self.endpoint)
@@ -142,9 +165,11 @@ class Listener:
                 raise setup_error(
                     "GEN0608", f"session {session_id} is expected already", at=self.endpoint
                 )
-            transport = LateTransport(_expected(kind, limits, encrypted=self._tls is not None))
+            transport = LateTransport(_expected(kind, limits, encrypted=tls))
             manager = TransferManager(transport, limits, epoch=epoch)
-            self._sessions[session_id] = _Session(key, limits, wires, transport, manager)
+            self._sessions[session_id] = _Session(
+                key, limits, accepts, transport, manager, ports, decided
+            )
             return manager
 
     def forget(self, session_id: str) -> None:
@@ -206,8 +231,6 @@ class Listener:
         try:
             sock.setblocking(False)
             tune(sock)
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:  # gone already
             sock.close()
             return
@@ -218,20 +241,26 @@ class Listener:
             ListenHandshake(self._find),
             time.monotonic() + _PATIENCE,
             tls_done=self._tls is None,
+            joins=None if self._tls is not None else False,
         )
         self._strangers[sock.fileno()] = stranger
         self._poll.register(sock.fileno(), select.POLLIN)
 
-    def _find(self, session_id: str) -> tuple[bytes, Limits, Wire] | None:
+    def _find(self, session_id: str) -> Expected | None:
         with self._lock:
             session = self._sessions.get(session_id)
         if session is None or session.manager.failure is not None:
             return None
-        return session.key, session.limits, session.wires
+        return Expected(session.key, session.limits, session.accepts.wires, session.ports)
 
     def _proceed(self, stranger: _Stranger) -> None:
         """Go on with a handshake as far as it goes without waiting."""
         try:
+            if stranger.joins is None:
+                self._look(stranger)
+            if stranger.joins:
+                self._join(stranger)
+                return
             if not stranger.tls_done and isinstance(stranger.sock, ssl.SSLSocket):
                 stranger.sock.do_handshake()
                 stranger.tls_done = True
@@ -240,12 +269,14 @@ class Listener:
                     stranger.out = stranger.out[stranger.sock.send(stranger.out) :]
                     continue
                 data = stranger.sock.recv(stranger.handshake.wanted())
-                if not data:
-                    self._drop(stranger, "it went away")
+                if not data or stranger.gathering is not None:
+                    self._drop(
+                        stranger, "it said something out of turn" if data else "it went away"
+                    )
                     return
                 stranger.out = stranger.handshake.received(data)
-                if stranger.handshake.accepted is not None:
-                    self._admit(stranger, stranger.handshake.accepted)
+                accepted = stranger.handshake.accepted
+                if accepted is not None and self._admit(stranger, accepted):
                     return
         except (BlockingIOError, ssl.SSLWantReadError):
             self._watch(stranger, select.POLLOUT if stranger.out else select.POLLIN)
@@ -256,30 +287,77 @@ class Listener:
         except OSError as error:
             self._drop(stranger, str(error))
 
-    def _admit(self, stranger: _Stranger, accepted: Accepted) -> None:
+    def _look(self, stranger: _Stranger) -> None:
+        """See from the first byte what a connection begins with. Raises OSError."""
+        first = stranger.sock.recv(1, socket.MSG_PEEK)
+        stranger.joins = first == FIRST_BYTE
+        if not stranger.joins and self._tls is not None:
+            stranger.sock = self._tls.wrap_socket(
+                stranger.sock, server_side=True, do_handshake_on_connect=False
+            )
+
+    def _join(self, stranger: _Stranger) -> None:
+        """Take what a stream says of itself; the last one that was missing begins its session."""
+        data = stranger.sock.recv(JOIN_BYTES - len(stranger.opening))
+        stranger.opening += data
+        if data and len(stranger.opening) < JOIN_BYTES:
+            return
+        dialler = self._tickets.take(stranger.opening, stranger.sock) if data else None
+        if dialler is None or dialler.gathering is None:
+            self._drop(stranger, "it belongs to no session")
+            return
+        self._release(stranger)
+        if dialler.gathering.complete:
+            self._admit(dialler, dialler.gathering.accepted)
+
+    def _admit(self, stranger: _Stranger, accepted: Accepted) -> bool:
+        """Begin the session of a peer that has proved itself. False: its streams come first."""
         handshake = stranger.handshake
         with self._lock:
             session = self._sessions.get(handshake.session_id)
         if session is None:  # forgotten while it was proving itself
             self._refuse(stranger, "the session was forgotten", handshake.unexpected())
-            return
+            return True
         if session.transport.chosen is not None:
             self._refuse(stranger, "the session has a peer", handshake.busy())
-            return
+            return True
+        if accepted.wire is Wire.TCP_TLS and stranger.gathering is None:
+            stranger.out = accepted.welcome
+            stranger.gathering = Gathering(accepted)
+            self._tickets.add(stranger.gathering, stranger)
+            return False
         self._release(stranger)
         # This is the only thread that begins a transport: nobody can come in between.
+        where, name = self._bound.endpoint, handshake.session_id
+        choice = settled(where, name, session.accepts, accepted)
+        moved = moving(choice, session.decided)
+        streams: list[socket.socket] = []
+        if stranger.gathering is not None:
+            with contextlib.suppress(OSError):  # whether it is still there shows at its streams
+                stranger.sock.send(JOINED)
+            streams = stranger.gathering.hand_over()
         try:
             transport = transport_over(
-                stranger.sock, self._bound.endpoint, accepted, session.limits
+                stranger.sock,
+                where,
+                accepted,
+                session.limits,
+                session.ports,
+                moved,
+                streams=streams,
             )
         except GenieError as error:
             _log.warning("%s: a peer cannot be served: %s", self.endpoint, error)
             stranger.sock.close()
-            return
+            for stream in streams:
+                stream.close()
+            return True
+        session.decided(choice)
         if not session.transport.begin(transport):
             transport.close()  # its manager was closed meanwhile
             while not any(isinstance(event, Lost) for event in transport.poll(None)):
                 pass
+        return True
 
     def _watch(self, stranger: _Stranger, mask: int) -> None:
         if stranger.mask != mask:
@@ -296,10 +374,14 @@ class Listener:
         _log.info("%s: a peer was turned away: %s", self.endpoint, why)
         self._release(stranger)
         stranger.sock.close()
+        if stranger.gathering is not None:
+            stranger.gathering.close()
 
     def _release(self, stranger: _Stranger) -> None:
         if self._strangers.pop(stranger.sock.fileno(), None) is not None:
             self._poll.unregister(stranger.sock.fileno())
+        if stranger.gathering is not None:
+            self._tickets.drop(stranger.gathering)
 
 
 def _expected(kind: str, limits: Limits, *, encrypted: bool) -> Capabilities:

@@ -40,6 +40,9 @@ from genie_transport._types import (
 if TYPE_CHECKING:
     import ssl
 
+    from genie_transport._arena import Arena
+    from genie_transport._fabric import Fabric
+
 __all__ = ["TransferManager"]
 
 _Problem = tuple[str, str]  # code and message
@@ -89,24 +92,27 @@ class TransferManager:
         limits: Limits | None = None,
         epoch: int = 1,
         encrypt: bool = False,
+        fabrics: Sequence[Fabric] = (),
     ) -> TransferManager:
         """Open `path`.
 
         "loopback" needs nothing else: the manager is its own peer. "unix", "shm" (both with an
         endpoint unix://…) and "tcp" dial `endpoint` with the session's id and key, within
-        `timeout` seconds. A named path is never replaced by another. Raises GenieError: GEN0601
+        `timeout` seconds; "dpdk" does so at either kind of endpoint, and then goes over one of
+        `fabrics`. A named path is never replaced by another. Raises GenieError: GEN0601
         unknown path, GEN0602 malformed or missing options, and those of `connect`.
         """
         limits = limits or Limits()
         if path == "loopback":
-            if endpoint or session_id or key or tls or encrypt:
+            if endpoint or session_id or key or tls or encrypt or fabrics:
                 raise setup_error("GEN0602", "the loopback path has no endpoint", at=path)
             return cls(LoopbackTransport(limits), limits, epoch=epoch)
         if path not in PATHS:
             raise unknown_path(path)
         if endpoint is None or session_id is None or key is None:
             raise setup_error("GEN0602", f"{path} needs endpoint, session_id and key", at=path)
-        if not endpoint.startswith("tcp://" if path == "tcp" else "unix://"):
+        schemes = {"tcp": ("tcp://",), "dpdk": ("tcp://", "unix://")}.get(path, ("unix://",))
+        if not endpoint.startswith(schemes):
             raise setup_error("GEN0602", f"not an endpoint of the {path} path", at=endpoint)
         from genie_transport._dial import connect
 
@@ -120,6 +126,7 @@ class TransferManager:
             timeout=timeout,
             limits=limits,
             epoch=epoch,
+            fabrics=fabrics,
         )
 
     def __enter__(self) -> Self:
@@ -184,6 +191,17 @@ class TransferManager:
             raise TransferError("GEN0623", "the handle is not registered here", path=self._path)
         self._transport.deregister(region)
         self._fail_where(region, "GEN0623", "the buffer was deregistered")
+
+    def share(self, arena: Arena) -> bool:
+        """Let the peer read all of `arena` in place, as long as the connection lasts.
+
+        True where the path does so (shm): from then on, transfers from the arena are copied once.
+        False where it does not, or for more than 64 arenas; transfers work all the same. Raises
+        GenieError GEN0672 when the arena is closed.
+        """
+        native = arena._native()
+        share = getattr(self._transport, "share", None)
+        return share is not None and bool(share(native))
 
     def advance_epoch(self) -> int:
         """Begin a new epoch and return it: all handles made before are refused from now on.
@@ -293,6 +311,7 @@ class TransferManager:
                 cancelled=self._totals["cancelled"],
                 outstanding=self._outstanding.posts,
                 arrivals=self._totals["arrivals"],
+                switches=counters.switches,
             )
 
     def wait_connected(self, timeout: float | None = None) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import socket
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from genie_transport._endpoint import is_loopback
 from genie_transport._errors import refused, setup_error
 from genie_transport._handle import DMAHandle
 from genie_transport._handshake import TrafficKeys
@@ -27,6 +29,7 @@ from genie_transport._types import (
     Region,
     Transfer,
 )
+from genie_transport._ucx_path import found, leave_tls
 from genie_transport._wires import Wire, core
 
 __all__ = ["NativeTransport"]
@@ -37,8 +40,27 @@ _TCP_CHUNK = 256 << 10
 _FOREVER = -1
 _NS = 1_000_000_000
 
-_VERIFICATION = {Wire.SHM: "sequence", Wire.TCP: "crc32c", Wire.TCP_AEAD: "aes-128-gcm"}
+_UCX_CHUNK = 256 << 10
+_PATHS = {
+    Wire.SHM: "shm",
+    Wire.TCP: "tcp",
+    Wire.TCP_AEAD: "tcp",
+    Wire.TCP_TLS: "tcp",
+    Wire.UCX: "ucx",
+    Wire.UCX_AEAD: "ucx",
+}
+_SEALED = Wire.TCP_AEAD | Wire.TCP_TLS | Wire.UCX_AEAD
+_VERIFICATION = {
+    Wire.SHM: "sequence",
+    Wire.TCP: "crc32c",
+    Wire.TCP_AEAD: "aes-128-gcm",
+    Wire.TCP_TLS: "aes-128-gcm",
+    Wire.UCX: "crc32c",
+    Wire.UCX_AEAD: "aes-128-gcm",
+}
+_CHUNKS = {"shm": _SHM_CHUNK, "tcp": _TCP_CHUNK, "ucx": _UCX_CHUNK}
 
+_log = logging.getLogger("genie_transport")
 _open: weakref.WeakSet[NativeTransport] = weakref.WeakSet()
 
 
@@ -52,14 +74,24 @@ class NativeTransport:
             raise setup_error("GEN0609", "the native transports are not built", cause=why)
         self._wire = wire
         self._limits = limits
-        self._chunk = min(limits.chunk_bytes, _SHM_CHUNK if wire is Wire.SHM else _TCP_CHUNK)
+        self._chunk = min(limits.chunk_bytes, _CHUNKS[_PATHS[wire]])
+        self._remote = wire is not Wire.SHM
         self._stall_ns = int(limits.stall_timeout * _NS)
         try:
             self._port: Any = module.Port(limits.window_bytes, limits.chunk_bytes, self._stall_ns)
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
         self._address_of = module.address_of
+        # What the port's thread may write or read stays for as long as the thread runs.
+        self._regions: dict[bytes, Region] = {}
         _open.add(self)
+
+    def __del__(self) -> None:
+        """Nobody can close it any more: the thread ends before the memory that it uses goes."""
+        port = getattr(self, "_port", None)  # None: it never came to be
+        if port is not None:
+            port.close()
+            port.join()
 
     # -- the connection ----------------------------------------------------------------------
 
@@ -75,33 +107,80 @@ class NativeTransport:
 
         False when there is a peer already or none is wanted. Raises GenieError GEN0605.
         """
-        chunk = min(self._chunk, peer.chunk_bytes)
-        terms = (peer.window_bytes, chunk, int(peer.stall_timeout * _NS))
+        path = _PATHS[self._wire]
+        if path == "tcp":
+            return self.attach_streams([sock], [keys], peer, greeting=greeting)
         sock.setblocking(False)
-        fd = sock.detach()
+        if path == "ucx":
+            try:
+                return self._attach_ucx(sock, keys, self._terms(peer), greeting)
+            except BaseException:
+                sock.close()
+                self._port.close()
+                self._port.join()
+                raise
         try:
-            if self._wire is Wire.SHM:
-                return bool(self._port.attach_shm(fd, greeting, *terms, _RING))
-            sealed = self._wire is Wire.TCP_AEAD
-            return bool(
-                self._port.attach_tcp(fd, greeting, *terms, sealed, keys.send, keys.receive)
-            )
+            fd = sock.detach()
+            return bool(self._port.attach_shm(fd, greeting, *self._terms(peer), _RING))
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
+
+    def attach_streams(
+        self,
+        socks: Sequence[socket.socket],
+        keys: Sequence[TrafficKeys],
+        peer: PeerTerms,
+        *,
+        greeting: bytes = b"",
+    ) -> bool:
+        """As attach(), over several connections of one session, with keys of their own each."""
+        for sock in socks:
+            sock.setblocking(False)
+        fds = [sock.detach() for sock in socks]
+        sealed = bool(self._wire & _SEALED)
+        send = [each.send if sealed else b"" for each in keys]
+        receive = [each.receive if sealed else b"" for each in keys]
+        try:
+            return bool(self._port.attach_tcp(fds, greeting, *self._terms(peer), send, receive))
+        except RuntimeError as error:
+            raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
+
+    def _attach_ucx(
+        self, sock: socket.socket, keys: TrafficKeys, terms: tuple[int, int, int], greeting: bytes
+    ) -> bool:
+        module, why = found()
+        if module is None:
+            raise setup_error("GEN0665", "the ucx path is not there", at="ucx", cause=why)
+        self._remote = sock.family != socket.AF_UNIX
+        local = self._remote and is_loopback(sock.getpeername()[0])
+        sealed = self._wire is Wire.UCX_AEAD
+        if self._remote and not sealed:
+            _log.warning("ucx: the network is declared trusted, frames have CRC32C alone")
+        greeting = leave_tls(sock, greeting)
+        where = (sock.detach(), greeting, *terms, self._remote, local)
+        try:
+            return bool(
+                self._port.attach_ucx(module.factory, *where, sealed, keys.send, keys.receive)
+            )
+        except RuntimeError as error:
+            raise setup_error("GEN0667", "UCX cannot start", at="ucx", cause=str(error)) from error
+
+    def _terms(self, peer: PeerTerms) -> tuple[int, int, int]:
+        chunk = min(self._chunk, peer.chunk_bytes)
+        return peer.window_bytes, chunk, int(peer.stall_timeout * _NS)
 
     # -- Transport ---------------------------------------------------------------------------
 
     def capabilities(self) -> Capabilities:
-        shm = self._wire is Wire.SHM
         return Capabilities(
-            path="shm" if shm else "tcp",
-            remote=not shm,
+            path=_PATHS[self._wire],
+            remote=self._remote,
             devices=("cpu",),
             max_transfer=(1 << 63) - 1,
             chunk_bytes=self._chunk,
             window_bytes=self._limits.window_bytes,
             verification=_VERIFICATION[self._wire],
-            encrypted=self._wire is Wire.TCP_AEAD,
+            encrypted=bool(self._wire & _SEALED),
         )
 
     def counters(self) -> Counters:
@@ -111,6 +190,7 @@ class NativeTransport:
     def register(self, region: Region) -> None:
         handle = region.handle
         region.address = self._address_of(region.view)
+        self._regions[handle.key] = region
         self._port.add(
             region.address,
             handle.length,
@@ -123,6 +203,7 @@ class NativeTransport:
 
     def deregister(self, region: Region) -> None:
         self._port.withdraw(region.handle.key)
+        self._regions.pop(region.handle.key, None)
 
     def share(self, arena: Any) -> bool:
         """Let the peer read `arena` (a _core.Arena) in place. False: not on this path."""
@@ -204,6 +285,7 @@ class NativeTransport:
                 return Expired()
             case 6:
                 self._port.join()
+                self._regions.clear()
                 return Lost(f"GEN{code:04d}", extra, {})
         return Connected()
 

@@ -113,6 +113,9 @@ class Pump:
                     self._turn.wait(left)
             finally:
                 self._waiting -= 1
+                if not self._waiting and self._thread is not None:
+                    # The thread gave way to us: it may have looked before we were done.
+                    self._turn.notify_all()
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class Counters:
     """What a transport counted since it was opened.
 
     Byte totals include framing but no TLS records. `in_flight` is payload sent
-    and not yet acknowledged; `peak_in_flight` its maximum.
+    and not yet acknowledged; `peak_in_flight` its maximum. `switches` counts moves to another path.
     """
 
     bytes_sent: int = 0
@@ -107,6 +107,7 @@ class Counters:
     in_flight: int = 0
     peak_in_flight: int = 0
     sends: int = 0
+    switches: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class Stats:
     """A manager's totals. Bytes include framing; `sends` counts system calls that sent.
 
     `transfers` were posted; of these `completed`, `failed` (deadlines included) and `cancelled`
-    have ended and `outstanding` have not. `arrivals` were received whole and verified.
+    have ended and `outstanding` have not. `arrivals` were received whole and verified. `switches`
+    counts how often the session moved to another path, because it lost the one before.
     """
 
     bytes_sent: int
@@ -128,6 +130,7 @@ class Stats:
     cancelled: int
     outstanding: int
     arrivals: int
+    switches: int = 0
 
 
 @dataclass(slots=True, eq=False)

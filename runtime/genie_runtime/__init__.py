@@ -6,5 +6,6 @@ node, intake, dispatch     sessions, plans and constants, runs
 run, share, mail           one run: its events, its devices' attempts, its bytes
 ledger, outputs            what is durable
 store, library, budget     constants, loaded plans, memory
-arena, supervisor, executors   shared memory and the processes that compute
+pool, pages, slabs, arena  shared memory: regions, and the areas that hold them
+supervisor, executors      the processes that compute
 """

@@ -1,91 +1,109 @@
 """Shared memory arenas: where values lie so that daemon, executors and transports see one copy.
 
 An arena is one anonymous file (memfd), sealed against growing and shrinking so that no holder of
-its descriptor can make another one crash with SIGBUS. `ArenaPool` hands out 64-byte aligned
-regions of as many arenas as its limit allows. Whoever maps an arena sees all of it: give a client
-of another session arenas of a pool of its own.
+its descriptor can make another one crash with SIGBUS. Whoever maps an arena sees all of it: give a
+client of another session arenas of a pool of its own.
+
+An *assembled* arena has no file of its own: it shows pages of others as one contiguous range, in
+every process that maps it. That is how a pool serves a large request out of scattered free pages.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import itertools
 import mmap
 import os
-import threading
-import time
-from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+import weakref
+from collections.abc import Mapping, Sequence
 
 from genie_runtime.ports import Region
-from genie_schemas.errors import GenieError, InternalError
+from genie_schemas.errors import GenieError
 
-__all__ = ["ALIGNMENT", "Arena", "ArenaPool", "ArenaStats", "FreeList"]
+__all__ = ["ALIGNMENT", "HUGE_PAGE", "PAGE", "Arena", "round_up"]
 
 ALIGNMENT = 64
 """Kernels give other bits for operands that are not aligned to a cache line."""
 
 HUGE_PAGE = 2 << 20
-HUGE_FROM = 16 << 20
-"""Smaller arenas gain too little from 2 MiB pages to take them from others."""
+PAGE = mmap.PAGESIZE
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _ZEROS = bytes(1 << 20)
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_PUNCH_HOLE = 3
+"""FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE."""
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _ids = itertools.count(1)
 
+Part = tuple[int, int, int]
+"""Bytes of another arena: its id, an offset and a length, whole pages."""
 
-def _round_up(value: int, unit: int) -> int:
+
+def round_up(value: int, unit: int) -> int:
+    """The next multiple of `unit` from `value` on."""
     return (value + unit - 1) // unit * unit
 
 
-class Arena:
-    """One mapped memfd. `huge` says whether it got 2 MiB pages."""
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    size, offset, place = ctypes.c_size_t, ctypes.c_long, ctypes.c_void_p
+    libc.mmap.argtypes = (place, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, offset)
+    libc.mmap.restype = place
+    libc.munmap.argtypes = (place, size)
+    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, offset, offset)
+    return libc
 
-    def __init__(self, arena_id: int, fd: int, size: int, area: mmap.mmap, huge: bool) -> None:
+
+class Arena:
+    """One mapped area. `huge` says whether it has 2 MiB pages, `parts` what it is assembled of."""
+
+    def __init__(
+        self,
+        arena_id: int,
+        fd: int,
+        size: int,
+        area: mmap.mmap | memoryview,
+        huge: bool,
+        parts: Sequence[Part] = (),
+    ) -> None:
         self.id = arena_id
         self.fd = fd
         self.size = size
         self.huge = huge
+        self.parts = tuple(parts)
         self._area = area
         self._bytes = memoryview(area)
+        self._open = True
 
     @classmethod
-    def create(cls, size: int) -> Arena:
+    def create(cls, size: int, *, huge: bool = False) -> Arena:
         """Make an arena of `size` bytes, rounded up to pages, zeroed; memory comes when touched.
 
-        A large one of whole 2 MiB gets huge pages where the machine has them free.
+        `huge` asks for 2 MiB pages and nothing else; they are reserved at once.
 
-        Raises GenieError GEN0470 when the machine does not give that much address space.
+        Raises GenieError GEN0470 when the machine does not give that much.
         """
         if size <= 0:
             raise ValueError(f"an arena of {size} bytes")
+        size = round_up(size, HUGE_PAGE if huge else PAGE)
+        flags = os.MFD_HUGETLB | os.MFD_HUGE_2MB if huge else 0
         try:
-            if size >= HUGE_FROM and size % HUGE_PAGE == 0:
-                with contextlib.suppress(OSError):  # too few are free: nothing else failed
-                    return cls._create(size, os.MFD_HUGETLB | os.MFD_HUGE_2MB)
-            return cls._create(_round_up(size, mmap.PAGESIZE), 0)
+            fd = os.memfd_create("genie-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+            try:
+                os.ftruncate(fd, size)
+                area = mmap.mmap(fd, size)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+            except BaseException:
+                os.close(fd)
+                raise
         except OSError as error:
-            raise GenieError(
-                "GEN0470",
-                f"no shared memory area of {size} bytes could be made",
-                cause=error.strerror,
-                remedy="lower the runtime's memory limit, or free memory on this machine",
-            ) from None
-
-    @classmethod
-    def _create(cls, size: int, flags: int) -> Arena:
-        fd = os.memfd_create("genie-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
-        try:
-            os.ftruncate(fd, size)
-            area = mmap.mmap(fd, size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        except BaseException:
-            os.close(fd)
-            raise
-        return cls(next(_ids), fd, size, area, bool(flags))
+            raise _unavailable(size, huge, error.errno or errno.ENOMEM) from None
+        return cls(next(_ids), fd, size, area, huge)
 
     @classmethod
     def attach(cls, fd: int, size: int, arena_id: int) -> Arena:
@@ -101,13 +119,48 @@ class Arena:
                 raise _refused("it is not sealed against growing and shrinking")
             if size <= 0 or found < size:
                 raise _refused(f"it holds {found} bytes, not the declared {size}")
-            return cls(arena_id, fd, size, mmap.mmap(fd, size), False)
+            # Files of 2 MiB pages say so by their block size.
+            huge = os.fstat(fd).st_blksize == HUGE_PAGE
+            return cls(arena_id, fd, size, mmap.mmap(fd, size), huge)
         except OSError as error:
             os.close(fd)
             raise _refused(error.strerror or "it cannot be mapped") from None
         except GenieError:
             os.close(fd)
             raise
+
+    @classmethod
+    def assemble(
+        cls, parts: Sequence[Part], arenas: Mapping[int, Arena], arena_id: int | None = None
+    ) -> Arena:
+        """Map pages of `arenas` one after the other. They must stay mapped as long as this one.
+
+        Parts of arenas with 2 MiB pages come first, so that they lie on such boundaries.
+
+        Raises GenieError: GEN0471 when a part is no whole pages of an arena that is there,
+        GEN0470 when the system maps no more.
+        """
+        size = _check_parts(parts, arenas)
+        libc = _libc()
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        room = size + HUGE_PAGE
+        start = libc.mmap(None, room, 0, flags, -1, 0)
+        if start == _MAP_FAILED:
+            raise _unavailable(size, False, ctypes.get_errno())
+        at = base = round_up(start, HUGE_PAGE)
+        for arena_id_of, offset, length in parts:
+            protection = mmap.PROT_READ | mmap.PROT_WRITE
+            fd = arenas[arena_id_of].fd
+            if libc.mmap(at, length, protection, mmap.MAP_SHARED | _MAP_FIXED, fd, offset) != at:
+                problem = ctypes.get_errno()
+                libc.munmap(start, room)
+                raise _unavailable(size, False, problem)
+            at += length
+        area = (ctypes.c_ubyte * size).from_address(base)
+        # The mapping goes with the last view of it, and not before.
+        weakref.finalize(area, libc.munmap, start, room).atexit = False
+        made = next(_ids) if arena_id is None else arena_id
+        return cls(made, -1, size, memoryview(area).cast("B"), False, parts)
 
     def view(self, region: Region) -> memoryview:
         """The region's bytes, writable. Raises GenieError GEN0466 when it lies outside."""
@@ -122,14 +175,58 @@ class Arena:
             stop = min(start + len(_ZEROS), offset + length)
             self._bytes[start:stop] = _ZEROS[: stop - start]
 
+    def punch(self, offset: int, length: int) -> None:
+        """Give the pages of a range back to the system; nobody may touch the range any more.
+
+        Raises GenieError GEN0470 when the system refuses.
+        """
+        if _libc().fallocate(self.fd, _PUNCH_HOLE, offset, length) != 0:
+            raise _unavailable(length, self.huge, ctypes.get_errno())
+
     def close(self) -> None:
         """Give the descriptor back; the mapping goes with the last view of it. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-            with contextlib.suppress(BufferError):  # views are out: they keep the mapping
-                self._bytes.release()
+        with contextlib.suppress(BufferError):  # views are out: they keep the mapping
+            self._bytes.release()
+            if isinstance(self._area, mmap.mmap):
                 self._area.close()
+            else:
+                self._area.release()
+
+
+def _check_parts(parts: Sequence[Part], arenas: Mapping[int, Arena]) -> int:
+    """Bytes of all parts together."""
+    size, small = 0, False
+    for arena_id, offset, length in parts:
+        arena = arenas.get(arena_id)
+        if arena is None or arena.parts:
+            raise _refused(f"it has a part of arena {arena_id}, which is not there")
+        unit = HUGE_PAGE if arena.huge else PAGE
+        if arena.huge and small:
+            raise _refused("2 MiB pages stand behind smaller ones")
+        small = small or not arena.huge
+        inside = offset >= 0 and length > 0 and offset + length <= arena.size
+        if not inside or offset % unit or length % unit:
+            raise _refused(f"bytes {offset} to {offset + length} are no pages of arena {arena_id}")
+        size += length
+    if not size:
+        raise _refused("it has no parts")
+    return size
+
+
+def _unavailable(size: int, huge: bool, number: int) -> GenieError:
+    pages = " in 2 MiB pages" if huge else ""
+    return GenieError(
+        "GEN0470",
+        f"no shared memory area of {size} bytes{pages} could be made",
+        cause=os.strerror(number),
+        remedy="lower the runtime's memory limit, or free memory on this machine",
+    )
 
 
 def _refused(cause: str) -> GenieError:
@@ -139,270 +236,3 @@ def _refused(cause: str) -> GenieError:
         cause=cause,
         remedy="make it with Arena.create, which seals it",
     )
-
-
-class FreeList:
-    """The free blocks of one arena: best fit, neighbours joined. Offsets and sizes in bytes.
-
-    Each block remembers whose bytes it last held: an owner, None when it is zero all over, or
-    `MIXED` after two owners' blocks were joined.
-    """
-
-    MIXED = "\0mixed"
-
-    def __init__(self, size: int) -> None:
-        self._blocks: dict[int, tuple[int, str | None]] = {}
-        self._ends: dict[int, int] = {}
-        self._by_size: list[tuple[int, int]] = []
-        self.free_bytes = 0
-        self._insert(0, size, None)
-
-    @property
-    def largest(self) -> int:
-        """Bytes of the largest block."""
-        return self._by_size[-1][0] if self._by_size else 0
-
-    def take(self, length: int) -> tuple[int, str | None] | None:
-        """Cut `length` bytes off the smallest block that holds them: (offset, whose bytes)."""
-        at = bisect_left(self._by_size, (length, -1))
-        if at == len(self._by_size):
-            return None
-        size, offset = self._by_size[at]
-        owner = self._remove(offset)
-        if size > length:
-            self._insert(offset + length, size - length, owner)
-        return offset, owner
-
-    def put(self, offset: int, length: int, owner: str | None) -> None:
-        """Give a block back, joined with the free blocks before and after it."""
-        before = self._ends.get(offset)
-        if before is not None:
-            size, other = self._blocks[before]
-            self._remove(before)
-            offset, length, owner = before, length + size, self._join(owner, other)
-        after = offset + length
-        if after in self._blocks:
-            size, other = self._blocks[after]
-            self._remove(after)
-            length, owner = length + size, self._join(owner, other)
-        self._insert(offset, length, owner)
-
-    def _join(self, a: str | None, b: str | None) -> str | None:
-        return a if b is None or a == b else b if a is None else self.MIXED
-
-    def _insert(self, offset: int, size: int, owner: str | None) -> None:
-        self._blocks[offset] = (size, owner)
-        self._ends[offset + size] = offset
-        insort(self._by_size, (size, offset))
-        self.free_bytes += size
-
-    def _remove(self, offset: int) -> str | None:
-        size, owner = self._blocks.pop(offset)
-        del self._ends[offset + size]
-        del self._by_size[bisect_left(self._by_size, (size, offset))]
-        self.free_bytes -= size
-        return owner
-
-
-@dataclass(frozen=True)
-class ArenaStats:
-    """Bytes of a pool.
-
-    `fragmentation` is the share of the free bytes that do not lie in their arena's largest free
-    block: 0 when every arena's free bytes are in one piece, or when nothing is free.
-    """
-
-    limit: int
-    reserved: int
-    used: int
-    peak: int
-    largest_free: int
-    fragmentation: float
-    arenas: int
-    regions: int
-
-
-@dataclass
-class _Slab:
-    arena: Arena
-    free: FreeList
-
-
-class ArenaPool:
-    """Regions out of arenas that are made as needed, `limit_bytes` together. Thread-safe.
-
-    `opened` is called with each new arena before anyone gets a region of it, and `closed` with the
-    id of each that was dropped, so that executors map and unmap them. Both are called with the
-    pool's lock held: they must not call the pool.
-    """
-
-    def __init__(
-        self,
-        limit_bytes: int,
-        *,
-        arena_bytes: int = 64 << 20,
-        opened: Callable[[Arena], None] | None = None,
-        closed: Callable[[int], None] | None = None,
-    ) -> None:
-        self.limit_bytes = _round_up(limit_bytes, mmap.PAGESIZE)
-        self._arena_bytes = arena_bytes
-        self._opened = opened
-        self._closed = closed
-        self._slabs: dict[int, _Slab] = {}
-        self._regions: dict[tuple[int, int], tuple[Region, int, str]] = {}
-        self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()
-        self._used = 0
-        self._peak = 0
-
-    def allocate(self, nbytes: int, *, owner: str = "", timeout: float = 0.0) -> Region:
-        """A region of `nbytes` that no other region overlaps.
-
-        Bytes that another `owner` (a session) left behind are zeroed first; an owner's own
-        leftovers are not. When the pool is full, wait up to `timeout` seconds for `free`, first
-        come, first served.
-
-        Raises GenieError: GEN0470 when the pool can never hold it, GEN0472 when nothing came free.
-        """
-        if nbytes < 0:
-            raise ValueError(f"a region of {nbytes} bytes")
-        length = max(_round_up(nbytes, ALIGNMENT), ALIGNMENT)
-        if length > self.limit_bytes:
-            raise GenieError(
-                "GEN0470",
-                f"{nbytes} bytes are more than the pool's limit of {self.limit_bytes}",
-                remedy="raise the runtime's shared memory limit",
-            )
-        deadline = time.monotonic() + timeout
-        ticket = object()
-        with self._changed:
-            self._waiting.append(ticket)
-            try:
-                while True:
-                    first = self._waiting[0] is ticket
-                    region = self._try(nbytes, length, owner) if first else None
-                    if region is not None:
-                        break
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise self._full(nbytes, timeout)
-                    self._changed.wait(left)
-            finally:
-                self._waiting.remove(ticket)
-                self._changed.notify_all()
-        return region
-
-    def _full(self, nbytes: int, timeout: float) -> GenieError:
-        return GenieError(
-            "GEN0472",
-            f"no {nbytes} bytes of shared memory came free within {timeout:g} s",
-            cause=f"{self._used} of {self.limit_bytes} bytes are in use",
-            remedy="try again later, or raise the runtime's shared memory limit",
-        )
-
-    def _try(self, nbytes: int, length: int, owner: str) -> Region | None:
-        found = self._best(length) or self._grow(length)
-        if found is None:
-            return None
-        taken = found.free.take(length)
-        if taken is None:
-            raise InternalError(f"the block of {length} bytes is gone")
-        offset, last = taken
-        if last is not None and last != owner:
-            found.arena.zero(offset, length)
-        region = Region(found.arena.id, offset, nbytes)
-        self._regions[region.arena, offset] = (region, length, owner)
-        self._used += length
-        self._peak = max(self._peak, self._used)
-        return region
-
-    def _grow(self, length: int) -> _Slab | None:
-        room = self.limit_bytes - self._reserved()
-        if room < length:
-            # Empty arenas too small for this request make room for one that is not.
-            self._drop_empty()
-            room = self.limit_bytes - self._reserved()
-        if room < length:
-            return None
-        size = max(length, self._arena_bytes)
-        size = _round_up(size, HUGE_PAGE if size >= HUGE_FROM else mmap.PAGESIZE)
-        arena = Arena.create(min(size, room))
-        if self._opened is not None:
-            try:
-                self._opened(arena)
-            except BaseException:
-                arena.close()
-                raise
-        slab = self._slabs[arena.id] = _Slab(arena, FreeList(arena.size))
-        return slab
-
-    def _best(self, length: int) -> _Slab | None:
-        fits = [s for s in self._slabs.values() if s.free.largest >= length]
-        return min(fits, key=lambda s: s.free.largest, default=None)
-
-    def _reserved(self) -> int:
-        return sum(slab.arena.size for slab in self._slabs.values())
-
-    def _drop_empty(self) -> None:
-        for arena_id, slab in list(self._slabs.items()):
-            if slab.free.free_bytes == slab.arena.size:
-                self._drop(arena_id)
-
-    def _drop(self, arena_id: int) -> None:
-        self._slabs.pop(arena_id).arena.close()
-        if self._closed is not None:
-            self._closed(arena_id)
-
-    def free(self, region: Region) -> None:
-        """Give a region back. Raises InternalError for one that is not out (or freed twice)."""
-        with self._changed:
-            entry = self._regions.pop((region.arena, region.offset), None)
-            if entry is None or entry[0] != region:
-                if entry is not None:
-                    self._regions[region.arena, region.offset] = entry
-                raise InternalError(f"{region} is not allocated")
-            _, length, owner = entry
-            self._slabs[region.arena].free.put(region.offset, length, owner)
-            self._used -= length
-            self._changed.notify_all()
-
-    def view(self, region: Region) -> memoryview:
-        """The bytes of an allocated region, writable."""
-        with self._changed:
-            if (region.arena, region.offset) not in self._regions:
-                raise InternalError(f"{region} is not allocated")
-            return self._slabs[region.arena].arena.view(region)
-
-    def arenas(self) -> tuple[Arena, ...]:
-        """The arenas there are now."""
-        with self._changed:
-            return tuple(slab.arena for slab in self._slabs.values())
-
-    def trim(self) -> None:
-        """Give the memory of arenas without regions back to the system."""
-        with self._changed:
-            self._drop_empty()
-
-    def stats(self) -> ArenaStats:
-        """What is reserved, used and free."""
-        with self._changed:
-            free = sum(s.free.free_bytes for s in self._slabs.values())
-            largest = [s.free.largest for s in self._slabs.values()]
-            return ArenaStats(
-                limit=self.limit_bytes,
-                reserved=self._reserved(),
-                used=self._used,
-                peak=self._peak,
-                largest_free=max(largest, default=0),
-                fragmentation=1 - sum(largest) / free if free else 0.0,
-                arenas=len(self._slabs),
-                regions=len(self._regions),
-            )
-
-    def close(self) -> None:
-        """Drop every arena, also those with regions: their views stay valid, their ids do not."""
-        with self._changed:
-            for arena_id in list(self._slabs):
-                self._drop(arena_id)
-            self._regions.clear()
-            self._used = 0

@@ -106,14 +106,17 @@ class Budget:
                 self._accounts[device].reserved -= wanted
             self._change.notify_all()
 
-    def hold_constants(self, device: str, nbytes: int) -> None:
-        """Count `nbytes` of constants on a device; GEN0413 when runs hold the memory now."""
+    def hold_constants(self, device: str, nbytes: int, timeout: float = 0.0) -> None:
+        """Count `nbytes` of constants on a device, waiting in turn with the runs that wait.
+
+        Raises GEN0413 when runs held the memory for `timeout` seconds.
+        """
+        held = self.reserve({device: nbytes}, time.monotonic() + timeout)
         with self._change:
+            held.held = False
             account = self._accounts[device]
-            if not self._make_room(device, nbytes):
-                raise self._busy({device: nbytes})
+            account.reserved -= nbytes
             account.constants += nbytes
-            account.peak = max(account.peak, account.reserved + account.constants)
 
     def drop_constants(self, device: str, nbytes: int) -> None:
         """Constants of `nbytes` left a device."""

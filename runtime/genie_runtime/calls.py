@@ -14,7 +14,7 @@ from genie_runtime.dispatch import peak_needs
 from genie_runtime.mail import Wires
 from genie_runtime.plans import Share, call_layout
 from genie_runtime.session import Session
-from genie_runtime.share import ShareRun
+from genie_runtime.share import ShareRun, reserve
 from genie_schemas.calls import Layout
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import (
@@ -106,7 +106,7 @@ class Calls:
         try:
             for share in active:
                 node_device = binding[share.device]
-                item = shares[share.device] = ShareRun(
+                shares[share.device] = ShareRun(
                     share,
                     core.executors[node_device],
                     core.pools[node_device],
@@ -115,7 +115,7 @@ class Calls:
                     dims,
                     core.limits.io_bytes,
                 )
-                item.reserve()
+            reserve(list(shares.values()), time.monotonic(), session.ended)
         except BaseException:
             for item in shares.values():
                 item.free()

@@ -16,9 +16,9 @@ class Limits:
     A session whose client sent no heartbeat for `lease` is ended: its runs are cancelled and its
     memory is freed, at most `lease` + 1 s after the client went away. A prepared run that is not
     started within `start_lease` is released. `run_seconds` bounds a run whose caller gave no
-    deadline; `admission_seconds` how long it may wait for memory. Recorded results are kept
-    until they exceed `ledger_bytes` together or `ledger_age` each. A broken upload of constants
-    can be resumed for `upload_seconds`.
+    deadline; `admission_seconds` how long it may wait for memory, `constant_seconds` how long a
+    constant may. Recorded results are kept until they exceed `ledger_bytes` together or
+    `ledger_age` each. A broken upload of constants can be resumed for `upload_seconds`.
     """
 
     sessions: int = 64
@@ -32,6 +32,7 @@ class Limits:
     start_lease: float = 30.0
     heartbeat_seconds: float = 0.25
     admission_seconds: float = 60.0
+    constant_seconds: float = 10.0
     run_seconds: float = 600.0
     drain_seconds: float = 30.0
     executor_seconds: float = 60.0

@@ -10,12 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from genie_runtime.arena import Arena, ArenaPool
+from genie_runtime.arena import Arena
 from genie_runtime.budget import Budget
 from genie_runtime.config import Limits
+from genie_runtime.gpu_direct import Choice, choose
 from genie_runtime.ledger import Ledger
 from genie_runtime.library import Library
 from genie_runtime.negotiation import NegotiationLog, Offer
+from genie_runtime.pool import ArenaPool
 from genie_runtime.ports import DeviceSpec, ExecutorPort
 from genie_runtime.session import Session
 from genie_runtime.store import ConstantStore
@@ -23,7 +25,9 @@ from genie_runtime.telemetry import RetryBudget, Telemetry
 from genie_schemas.errors import GenieError
 
 if TYPE_CHECKING:
-    from genie_transport import TransferManager
+    from genie_transport import Decision, TransferManager
+
+    Decided = Callable[[Decision], None]
 
 ROUNDING = 64 << 20
 """Bytes beyond a device's memory that its pool may use: alignment, and a retry's second buffers."""
@@ -31,6 +35,11 @@ ROUNDING = 64 << 20
 
 class Gateway(Protocol):
     """Data connections: what a daemon has and an embedded node has not."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The data paths on which other daemons reach this one."""
+        ...
 
     @property
     def data_endpoint(self) -> str:
@@ -42,15 +51,19 @@ class Gateway(Protocol):
         """Where other daemons dial."""
         ...
 
-    def expect_client(self, session: str, key: bytes) -> TransferManager:
-        """Await a client's connection."""
+    def expect_client(self, session: str, key: bytes, decided: Decided) -> TransferManager:
+        """Await a client's connection; `decided` hears which path it takes."""
         ...
 
-    def expect_peer(self, link: str, key: bytes) -> TransferManager:
-        """Await another daemon's connection."""
+    def expect_peer(
+        self, link: str, key: bytes, transport: str, decided: Decided
+    ) -> TransferManager:
+        """Await another daemon's connection over `transport` ("auto": the best common path)."""
         ...
 
-    def dial(self, endpoint: str, link: str, key: bytes) -> TransferManager:
+    def dial(
+        self, endpoint: str, link: str, key: bytes, transport: str, decided: Decided
+    ) -> TransferManager:
         """Connect to another daemon."""
         ...
 
@@ -71,7 +84,10 @@ class Core:
         threads: int,
         limits: Limits | None = None,
         gateway: Gateway | None = None,
+        gpu_direct: Choice = "auto",
     ) -> None:
+        """Raises GenieError GEN0473 when `gpu_direct` is "on" and cannot be."""
+        self.gpu_path = choose(gpu_direct, devices)
         self.limits = limits or Limits()
         self.devices: Mapping[str, DeviceSpec] = {device.id: device for device in devices}
         self.gateway = gateway
@@ -80,7 +96,12 @@ class Core:
         self.boot_id = secrets.token_hex(16)
         self.started = time.monotonic()
         self.draining = False
-        self.offer = Offer(version=_version("genie-plan"), torch=_version("torch"), threads=threads)
+        self.offer = Offer(
+            version=_version("genie-plan"),
+            torch=_version("torch"),
+            threads=threads,
+            paths=gateway.paths if gateway is not None else (),
+        )
         self.negotiations = NegotiationLog(state_dir / "negotiations.jsonl")
         self.telemetry = Telemetry()
         self.retries = RetryBudget()
@@ -98,14 +119,19 @@ class Core:
                 closed=executor.unmap_arena,
             )
         self.budget = Budget(self.devices, self._evict)
-        self.store = ConstantStore(self.pools, self.budget, self.limits.upload_seconds)
+        self.store = ConstantStore(
+            self.pools, self.budget, self.limits.upload_seconds, self.limits.constant_seconds
+        )
         self.library = Library(self.executors, self.store, self.limits)
         self.node_id = self.boot_id
         self.evict_call: Callable[[str], bool] = lambda device: False
         """Close an idle call channel that holds memory of a device; False when there is none."""
 
     def _evict(self, device: str) -> bool:
-        return self.evict_call(device) or self.library.evict(device)
+        dropped = self.evict_call(device) or self.library.evict(device)
+        if dropped:
+            self.telemetry.add("evictions")
+        return dropped
 
     def ledger(self) -> Ledger:
         """The ledger, opened when a run with a name first needs it. Raises GEN0506 or GEN0507."""

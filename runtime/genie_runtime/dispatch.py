@@ -14,7 +14,7 @@ from genie_runtime.outputs import StoredOutputs
 from genie_runtime.plans import InstalledPlan
 from genie_runtime.run import Run
 from genie_runtime.session import Session
-from genie_runtime.share import ShareRun
+from genie_runtime.share import ShareRun, reserve
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.messages import (
     CancelReply,
@@ -140,7 +140,10 @@ class Dispatch:
                 if acceptance is None:
                     core.budget.release(reservation)
                     return None
-            return self._build(session, request, plan, wires, reservation, acceptance, deadline)
+            until = min(now + wait, deadline)
+            return self._build(
+                session, request, plan, wires, reservation, acceptance, deadline, until
+            )
         except GenieError as error:
             core.budget.release(reservation)
             if acceptance is not None:
@@ -156,6 +159,7 @@ class Dispatch:
         reservation: Reservation,
         acceptance: Acceptance | None,
         deadline: float,
+        until: float,
     ) -> Run:
         core = self._core
         binding = session.binding(request.plan_digest)
@@ -182,7 +186,7 @@ class Dispatch:
         try:
             for share in plan.active_shares(request.entrypoint, binding):
                 node_device = binding[share.device]
-                item = ShareRun(
+                run.shares[share.device] = ShareRun(
                     share,
                     core.executors[node_device],
                     core.pools[node_device],
@@ -191,8 +195,7 @@ class Dispatch:
                     request.dims,
                     core.limits.io_bytes,
                 )
-                run.shares[share.device] = item
-                item.reserve()
+            reserve(list(run.shares.values()), until, session.ended)
         except BaseException:
             for item in run.shares.values():
                 item.free()

@@ -67,6 +67,10 @@ class Logger:
         """Log an event with its fields."""
         self._logger.info("%s", event, extra={"fields": fields})
 
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log something that an operator should look at."""
+        self._logger.warning("%s", event, extra={"fields": fields})
+
 
 def logger(name: str) -> Logger:
     """A structured logger."""

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from genie_runtime.gpu_direct import Choice
     from genie_runtime.server import Server
 
 __all__ = ["command", "main", "serve"]
 
 _PATH = click.Path(path_type=Path)
+_LOOK = 1.0
+"""Seconds after which a signal that reached another thread is noticed at the latest."""
 
 
 @click.command("genied", context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,6 +45,26 @@ _PATH = click.Path(path_type=Path)
     "--ledger-days", type=click.IntRange(1, 3650), default=7, help="Days that they are kept."
 )
 @click.option(
+    "--dpdk",
+    multiple=True,
+    metavar="DEVICE",
+    help="A DPDK port for data between daemons, such as "
+    "net_af_packet0,iface=eth1,mtu=9000,ip=10.99.0.1 or a PCI address; may be repeated.",
+)
+@click.option(
+    "--trusted-fabric",
+    is_flag=True,
+    help="Nobody on the networks between the daemons is hostile: do without encryption there, and "
+    "let UCX use them.",
+)
+@click.option("--dpdk-memory", default="256MiB", metavar="SIZE", help="Memory of DPDK's own.")
+@click.option(
+    "--gpu-direct",
+    type=click.Choice(("on", "off", "auto")),
+    default="auto",
+    help="Network to GPU straight (on), through pinned memory (off), or what can be had.",
+)
+@click.option(
     "--drain-seconds",
     type=click.FloatRange(0, 3600),
     default=30.0,
@@ -57,6 +80,10 @@ def command(
     token_file: Path | None,
     ledger_size: str,
     ledger_days: int,
+    dpdk: tuple[str, ...],
+    trusted_fabric: bool,
+    dpdk_memory: str,
+    gpu_direct: Choice,
     drain_seconds: float,
 ) -> int:
     """Serve this machine's devices to clients that bring plans.
@@ -68,6 +95,7 @@ def command(
     from genie_runtime.config import Limits
     from genie_runtime.devices import parse_devices, parse_size
     from genie_runtime.embedded import default_threads, state_home
+    from genie_runtime.fabrics import FabricOptions
     from genie_runtime.server import ServerOptions
 
     options = ServerOptions(
@@ -78,15 +106,19 @@ def command(
         threads=threads or default_threads(),
         tls_dir=tls_dir,
         token_file=token_file,
+        gpu_direct=gpu_direct,
         limits=Limits(
             drain_seconds=drain_seconds,
             ledger_bytes=parse_size(ledger_size),
             ledger_age=ledger_days * 86400.0,
         ),
+        fabrics=FabricOptions(dpdk, trusted_fabric, parse_size(dpdk_memory)),
     )
     options.check_exposure()
+    from genie_runtime import logs
     from genie_runtime.server import Server
 
+    logs.configure()  # before ports are opened: what is trusted is told at the start
     return serve(Server(options))
 
 
@@ -102,7 +134,6 @@ def serve(server: Server) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    logs.configure()
     log = logs.logger("genied")
     node = server.node
     log.info(
@@ -110,14 +141,18 @@ def serve(server: Server) -> int:
         endpoint=str(server.endpoint),
         devices=[f"{d.id}:{d.kind}" for d in node.core.devices.values()],
         boot_id=node.core.boot_id[:8],
+        paths=list(node.core.offer.paths),
         pid=os.getpid(),
     )
     notify("READY=1")
     interval = watchdog_interval()
-    while not stop.wait(interval):
-        # Asking for the status takes the node's locks: a daemon that is stuck does not answer.
-        node.status()
-        notify("WATCHDOG=1")
+    # Not for ever: the system may give a signal to a thread of the native core, and then nothing
+    # interrupts this wait for the handler to run.
+    while not stop.wait(_LOOK if interval is None else min(interval, _LOOK)):
+        if interval is not None:
+            # Asking for the status takes the node's locks: a daemon that is stuck does not answer.
+            node.status()
+            notify("WATCHDOG=1")
     notify("STOPPING=1")
     server.stop_serving()
     log.info("draining", limit_s=node.core.limits.drain_seconds)

@@ -1,7 +1,8 @@
 """What a session binds: a pure function of what both sides offer, logged to be replayed.
 
-Every line of the log is one JSON object `{"request", "offer", "answer" | "refused"}`; `replay`
-decides each again and reports where this version would decide differently.
+Every line of the log is one JSON object. `{"request", "offer", "answer" | "refused"}` is a session;
+`replay` decides each again and reports where this version would decide differently. `{"link", …}`
+tells which data path a session's connection took, and why no better one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,16 @@ from genie_schemas.verify import FEATURES
 from genie_schemas.versions import CONTROL_PROTOCOL
 
 MAX_LOG = 16 * 1024 * 1024
+AUTO = "auto"
+"""The transport of a request that leaves the choice to the peers."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a node can do. `formats` are plan format versions that it reads."""
+    """What a node can do. `formats` are plan format versions that it reads.
+
+    `paths` are the data paths on which other daemons reach it.
+    """
 
     version: str
     torch: str
@@ -34,22 +40,25 @@ class Offer:
     protocol: str = CONTROL_PROTOCOL
     formats: tuple[str, ...] = (FORMAT_VERSION,)
     features: tuple[str, ...] = FEATURES
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What is bound for a session."""
+    """What is bound for a session. `transport` is the data path that was named, or "auto"."""
 
     protocol: str
     formats: tuple[str, ...]
     features: tuple[str, ...]
     threads: int
+    transport: str = AUTO
 
 
 def negotiate(request: OpenRequest, offer: Offer) -> Agreement:
     """Agree on the lower minor version of one major, and on what both sides have.
 
-    Raises GenieError GEN0503 when the majors differ or no plan format is common.
+    Raises GenieError GEN0503 when the majors differ or no plan format is common, GEN0530 when a
+    data path was named that the node does not have.
     """
     theirs, ours = _version(request.protocol), _version(offer.protocol)
     if theirs[0] != ours[0]:
@@ -68,8 +77,30 @@ def negotiate(request: OpenRequest, offer: Offer) -> Agreement:
             f"the daemon reads {', '.join(offer.formats)}",
             remedy="upgrade the older side",
         )
+    if request.transport not in (AUTO, *offer.paths):
+        raise no_path(request.transport, offer.paths)
     features = tuple(f for f in offer.features if f in request.features)
-    return Agreement(".".join(map(str, min(theirs, ours))), formats, features, offer.threads)
+    protocol = ".".join(map(str, min(theirs, ours)))
+    return Agreement(protocol, formats, features, offer.threads, request.transport)
+
+
+def no_path(named: str, paths: Sequence[str], where: str | None = None) -> GenieError:
+    """GEN0530: a daemon (at `where`) does not have the path that was named."""
+    there = f"other daemons reach it over {', '.join(paths)}" if paths else "it names no paths"
+    remedies = {
+        "dpdk": "start that daemon with --dpdk DEVICE",
+        "tcp": "start that daemon with --peer-listen HOST:PORT",
+        "shm": "start that daemon with --peer-listen unix:///PATH",
+    }
+    remedy = remedies.get(named, "install what the path needs on that machine (genie doctor)")
+    return GenieError(
+        "GEN0530",
+        f"the daemon has no {named} path",
+        Place(path=where) if where else None,
+        there,
+        f"{remedy}, or leave the choice to Genie (--transport auto)",
+        {"transport": named, "paths": list(paths)},
+    )
 
 
 def _version(text: str) -> tuple[int, int]:
@@ -94,6 +125,11 @@ class NegotiationLog:
             raise
         self._append({**entry, "answer": asdict(agreement)})
         return agreement
+
+    def link(self, session: str, role: str, transport: str, choice: Mapping[str, Any]) -> None:
+        """Record which path a connection of a session took; `choice` has plain JSON values."""
+        entry = {"session": session, "role": role, "transport": transport, **choice}
+        self._append({"link": entry})
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = canonical.compact(entry).encode() + b"\n"
@@ -127,7 +163,10 @@ class Replayed:
 
     @property
     def same(self) -> bool:
-        """Whether this version decides as the recorded one did."""
+        """Whether this version decides as the recorded one did, about all that it decided."""
+        answer, again = self.recorded.get("answer"), self.again.get("answer")
+        if isinstance(answer, dict) and isinstance(again, dict):
+            return answer == {key: value for key, value in again.items() if key in answer}
         return self.recorded == self.again
 
 
@@ -137,6 +176,8 @@ def replay(path: Path) -> Iterator[Replayed]:
         for number, line in enumerate(file, 1):
             try:
                 entry = json.loads(line)
+                if "link" in entry:
+                    continue  # what two peers settled between them: nothing to decide here
                 request = OpenRequest.model_validate(entry["request"])
                 offer = _offer(entry["offer"])
                 kind = "answer" if "answer" in entry else "refused"
@@ -160,6 +201,7 @@ def _offer(data: dict[str, Any]) -> Offer:
         protocol=str(data["protocol"]),
         formats=tuple(data["formats"]),
         features=tuple(data["features"]),
+        paths=tuple(data.get("paths", ())),
     )
 
 

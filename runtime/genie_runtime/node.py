@@ -8,16 +8,20 @@ node.close_session / drain / close    the end, in the order of how much it ends
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
 
 from genie_runtime.calls import Calls
 from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
-from genie_runtime.negotiation import Agreement, negotiate
+from genie_runtime.negotiation import AUTO, Agreement, negotiate
+from genie_runtime.pool import PoolStats
 from genie_runtime.run import QUIESCE
 from genie_runtime.session import Session, close_session
 from genie_schemas.errors import GenieError
@@ -31,14 +35,23 @@ from genie_schemas.messages import (
     Empty,
     ExpectReply,
     ExpectRequest,
+    GpuDirectStatus,
+    LinksReply,
     OpenReply,
     OpenRequest,
+    PoolStatus,
     Pulse,
     SessionRequest,
     StatusReply,
 )
 
+if TYPE_CHECKING:
+    from genie_transport import Decision
+
+_log = logging.getLogger("genie_runtime.node")
 _REAP = 0.5
+_IDLE = 10.0
+"""Seconds without a session after which unused shared memory is given back."""
 _CLOSE = 3.0
 """Seconds that closing a session, or the node, waits for runs that it had to stop."""
 
@@ -66,7 +79,9 @@ class Node:
         agreement = core.negotiations.decide(request, core.offer)
         session = self._new_session(agreement, embedded=False)
         key = secrets.token_bytes(32)
-        session.client = core.gateway.expect_client(session.id, key)
+        session.client = core.gateway.expect_client(
+            session.id, key, self._recorder(session, "client")
+        )
         self._start_reaper()
         return OpenReply(
             protocol=session.agreement.protocol,
@@ -88,6 +103,7 @@ class Node:
             ),
             lease_ms=int(core.limits.lease * 1000),
             heartbeat_ms=int(core.limits.heartbeat_seconds * 1000),
+            paths=list(core.offer.paths),
         )
 
     def open_embedded(self, request: OpenRequest) -> Session:
@@ -159,7 +175,9 @@ class Node:
         session, gateway = self.core.session(request.session), self.core.gateway
         if gateway is None:
             raise GenieError("GEN0509", "an embedded node has no peers")
-        manager = gateway.expect_peer(request.link, bytes.fromhex(request.key))
+        decided = self._recorder(session, "expected", request.transport)
+        key = bytes.fromhex(request.key)
+        manager = gateway.expect_peer(request.link, key, request.transport, decided)
         with session.lock:
             session.links[request.link] = manager
         return ExpectReply(endpoint=gateway.peer_endpoint)
@@ -169,10 +187,45 @@ class Node:
         session, gateway = self.core.session(request.session), self.core.gateway
         if gateway is None:
             raise GenieError("GEN0509", "an embedded node has no peers")
-        manager = gateway.dial(request.endpoint, request.link, bytes.fromhex(request.key))
+        choices: list[Decision] = []
+        record = self._recorder(session, "dialled", request.transport)
+
+        def decided(choice: Decision) -> None:
+            choices.append(choice)
+            record(choice)
+
+        key = bytes.fromhex(request.key)
+        manager = gateway.dial(request.endpoint, request.link, key, request.transport, decided)
         with session.lock:
             session.links[request.link] = manager
-        return DialReply(path=manager.capabilities().path)
+        older = session.agreement.protocol == "1.0"  # which does not know the field
+        reasons = {path: why[:256] for path, why in choices[-1].reasons.items()}
+        return DialReply(path=manager.capabilities().path, reasons={} if older else reasons)
+
+    def links(self, request: SessionRequest) -> LinksReply:
+        """The path of every link of a session, as it is now."""
+        session = self.core.session(request.session)
+        with session.lock:
+            links = dict(session.links)
+        return LinksReply(paths={name: link.capabilities().path for name, link in links.items()})
+
+    def _recorder(
+        self, session: Session, role: str, transport: str = AUTO
+    ) -> Callable[[Decision], None]:
+        """What notes, in the log and on record, which path a connection takes, and any change."""
+        told: list[Decision] = []
+
+        def record(choice: Decision) -> None:
+            told.append(choice)
+            if len(told) > 1:
+                self.core.telemetry.add("path_switches")
+                _log.warning("a link of session %s moved: %s", session.id[:8], choice)
+            try:
+                self.core.negotiations.link(session.id, role, transport, asdict(choice))
+            except GenieError as error:  # a full disk does not end a connection that works
+                _log.warning("the path is not on record: %s", error)
+
+        return record
 
     # -- state ------------------------------------------------------------------------------
 
@@ -206,6 +259,7 @@ class Node:
                     memory_bytes=device.memory_bytes,
                     reserved_bytes=reserved,
                     constant_bytes=constants,
+                    pool=_pool_status(core.pools[device.id].stats()),
                 )
             )
         return StatusReply(
@@ -221,6 +275,7 @@ class Node:
             devices=devices,
             active=active,
             telemetry={**core.telemetry.snapshot(), "peak_bytes": peak},
+            gpu_direct=GpuDirectStatus(mode=core.gpu_path.mode, reason=core.gpu_path.reason),
         )
 
     # -- the end ----------------------------------------------------------------------------
@@ -232,7 +287,11 @@ class Node:
                 self._reaper.start()
 
     def _reap(self) -> None:
-        """End sessions whose client stays away, and release runs that nobody starts."""
+        """End sessions whose client stays away, and release runs that nobody starts.
+
+        When there has been no session for a while, memory that nobody uses goes back to the system.
+        """
+        busy: float | None = None
         while not self._stop.wait(_REAP):
             now = time.monotonic()
             with self.core.lock:
@@ -248,6 +307,12 @@ class Node:
                     if run.state == "prepared" and now - run.created > self.core.limits.start_lease:
                         run.release()
             self.core.store.sweep()
+            if sessions:
+                busy = now
+            elif busy is not None and now - busy > _IDLE:
+                for pool in self.core.pools.values():
+                    pool.trim()
+                busy = None
 
     def drain(self, limit: float | None = None) -> Literal["drained", "cut short"]:
         """Take nothing new, let runs that go on finish within `limit` seconds."""
@@ -275,6 +340,25 @@ class Node:
             self._reaper.join(5.0)
         runs = [run for session in sessions for run in list(session.runs.values())]
         self.core.close(lambda: all(run.freed.wait(_CLOSE) for run in runs))
+
+
+def _pool_status(stats: PoolStats) -> PoolStatus:
+    return PoolStatus(
+        limit_bytes=stats.limit,
+        arena_bytes=stats.reserved,
+        huge_bytes=stats.huge,
+        used_bytes=stats.used,
+        peak_bytes=stats.peak,
+        largest_free_bytes=stats.largest_free,
+        fragmentation_ppm=round(stats.fragmentation * 1_000_000),
+        arenas=stats.arenas,
+        regions=stats.regions,
+        assembled=stats.assembled,
+        waiting=stats.waiting,
+        waits=stats.waits,
+        waited_ms=int(stats.waited_s * 1000),
+        refused=stats.refused,
+    )
 
 
 def _untold(session: Session) -> bool:

@@ -113,12 +113,17 @@ class ArenaPort(Protocol):
 
     @property
     def fd(self) -> int:
-        """Its file descriptor, sealed against growing and shrinking."""
+        """Its file descriptor, sealed against growing and shrinking; -1 when it is assembled."""
         ...
 
     @property
     def size(self) -> int:
         """Bytes."""
+        ...
+
+    @property
+    def parts(self) -> tuple[tuple[int, int, int], ...]:
+        """(arena, offset, length) of what it is assembled of; empty when it has a file."""
         ...
 
     def view(self, region: Region) -> memoryview:

@@ -45,6 +45,8 @@ QUIESCE = 180.0
 the middle of a long operator, when it ends; a worker that hangs is ended by its supervisor."""
 
 _TICK = 0.5
+_NO_MEMORY = 0.05
+"""Seconds until an attempt looks again whether its memory came free."""
 
 
 @dataclass
@@ -237,13 +239,19 @@ class Run:
 
     def _start_when_ready(self, share: ShareRun) -> None:
         if share.state in ("waiting", "backoff") and not share.lacking:
-            self._telemetry.add("attempts")
             attempt = share.attempt + 1
 
             def on_event(event: RunEvent) -> None:
                 self._put(ExecutorSaid(share.share.device, attempt, event))
 
-            share.start(self.plan.digest, self.entrypoint, on_event)
+            try:
+                share.start(self.plan.digest, self.entrypoint, on_event)
+            except GenieError as error:
+                if error.code != "GEN0472" or not share.attempt:
+                    raise
+                share.state, share.restart_at = "backoff", time.monotonic() + _NO_MEMORY
+                return
+            self._telemetry.add("attempts")
 
     def _executor_event(self, share: ShareRun, event: RunEvent) -> None:
         match event:

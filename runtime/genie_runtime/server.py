@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from genie_runtime.auth import Identity, forbid_old_tls
 from genie_runtime.config import Limits
 from genie_runtime.core import Core
 from genie_runtime.endpoint import Endpoint, prepare_folder, remove_dead_sockets
+from genie_runtime.fabrics import FabricOptions, open_fabrics
+from genie_runtime.gpu_direct import Choice
 from genie_runtime.ports import DeviceSpec, ExecutorPort
 from genie_runtime.secrets_files import default_token_file, ensure_token, read_token
 from genie_schemas.errors import GenieError, Place
@@ -40,7 +43,9 @@ class ServerOptions:
     threads: int
     tls_dir: Path | None = None
     token_file: Path | None = None
+    gpu_direct: Choice = "auto"
     limits: Limits = field(default_factory=Limits)
+    fabrics: FabricOptions = field(default_factory=FabricOptions)
 
     def check_exposure(self) -> None:
         """GEN0520 unless every address beyond loopback comes with TLS and a token."""
@@ -66,7 +71,10 @@ class Server:
     """A running daemon. `close` undoes what was opened, whatever of it there is."""
 
     def __init__(self, options: ServerOptions) -> None:
-        """Check, lock, listen. Raises GEN0504, GEN0505, GEN0520, GEN0523, GEN0525."""
+        """Check, lock, open ports, listen.
+
+        Raises GEN0504, GEN0505, GEN0520, GEN0523, GEN0525; for ports GEN0515, GEN0532, GEN064x.
+        """
         self.options = options
         self._closers = contextlib.ExitStack()
         options.check_exposure()
@@ -78,6 +86,7 @@ class Server:
 
     def _open(self) -> None:
         options = self.options
+        _allow_descriptors()
         _make_state_dir(options.state_dir)
         self._lock(options.state_dir / "daemon.lock", "GEN0505", options.state_dir)
         identity, token = self._credentials()
@@ -89,12 +98,15 @@ class Server:
             self._lock(path.with_name(f".{path.name}.lock"), "GEN0504", path)
             remove_dead_sockets(path)
             self._closers.callback(path.unlink, missing_ok=True)
+        fabrics = open_fabrics(options.fabrics, self._closers)
         from genie_runtime.gateway import DataGateway, Tls
 
         tls = None
         if identity is not None:
             tls = Tls(identity.context(server=True), identity.context(server=False))
-        self._gateway = DataGateway(options.listen, options.peers, tls)
+        self._gateway = DataGateway(
+            options.listen, options.peers, tls, fabrics, trusted=options.fabrics.trusted
+        )
         self._closers.callback(self._gateway.close)
         # Imported before the executors are made: their processes import torch meanwhile, and
         # would compete for the processor with what a first client waits for.
@@ -123,6 +135,7 @@ class Server:
             threads=options.threads,
             limits=options.limits,
             gateway=self._gateway,
+            gpu_direct=options.gpu_direct,
         )
         core.node_id = _node_id(options.state_dir / "node-id")
         core.ledger()  # opened now: a ledger that cannot be used is told at the start
@@ -229,6 +242,16 @@ def _not_bound(listen: Endpoint, cause: str) -> GenieError:
         cause=cause[:300],
         remedy="stop whoever has the address, or name another --listen",
     )
+
+
+def _allow_descriptors() -> None:
+    """Take the hard limit: every arena and connection has a descriptor, and workers inherit it.
+
+    The usual soft limit of 1024 is for programs that call select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _make_state_dir(folder: Path) -> None:

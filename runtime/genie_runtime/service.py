@@ -33,6 +33,7 @@ def control_handler(node: Node, token: str | None) -> grpc.GenericRpcHandler[byt
         "Seal": (m.SealRequest, node.intake.seal),
         "ExpectPeer": (m.ExpectRequest, node.expect),
         "DialPeer": (m.DialRequest, node.dial),
+        "Links": (m.SessionRequest, node.links),
         "Recall": (m.RecallRequest, node.dispatch.recall),
         "Fetch": (m.FetchRequest, node.dispatch.fetch),
         "Prepare": (m.PrepareRequest, node.dispatch.prepare),

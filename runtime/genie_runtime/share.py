@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from genie_runtime.arena import ALIGNMENT, ArenaPool
 from genie_runtime.plans import Share, size_of
+from genie_runtime.pool import ArenaPool, held_bytes
 from genie_runtime.ports import ExecutorPort, OnEvent, Region, RunRequest, RunStats
+from genie_schemas.errors import GenieError
+from genie_schemas.types import TensorType
 
 State = Literal["waiting", "running", "backoff", "finished"]
 
@@ -41,16 +44,22 @@ class ShareRun:
     restart_at: float = 0.0
     _held: list[Region] = field(default_factory=list)
 
-    def reserve(self) -> None:
-        """Allocate what peers and the client write into. Raises GEN0470, GEN0472 or GEN0511."""
-        for name, kind in self.share.inputs.items():
-            self.inputs[name] = self._allocate(size_of(kind, self.dims, self.io_limit))
-        for step, hop in self.share.incoming.items():
-            self.incoming[step] = self._allocate(size_of(hop.type, self.dims, self.io_limit))
-        self._reserve_private()
+    def sizes(self) -> list[int]:
+        """Bytes of every region that the run begins with, for `assign`. Raises GEN0511."""
+        return [nbytes for group in self._wanted() for nbytes in group.values()]
+
+    def assign(self, regions: Sequence[Region]) -> None:
+        """Take the regions of `sizes`: what peers and the client write into, and an attempt's."""
+        tables = (self.inputs, self.incoming, self.outgoing, self.outputs)
+        self._assign(regions, self._wanted(), tables)
         # Nothing travels for an empty value: it is there from the start.
         self.lacking = {name for name, region in self.inputs.items() if region.length}
         self.delivered = {step for step, region in self.incoming.items() if not region.length}
+
+    def _wanted(self) -> tuple[dict[str, int], ...]:
+        inputs = {name: self._size(kind) for name, kind in self.share.inputs.items()}
+        incoming = {step: self._size(hop.type) for step, hop in self.share.incoming.items()}
+        return inputs, incoming, *self._private()
 
     def rewind(self, run_key: str) -> None:
         """Make ready for another run in the same regions, the last one having ended well."""
@@ -64,19 +73,31 @@ class ShareRun:
 
     def held_bytes(self) -> int:
         """Bytes of all its regions, as the pool counts them."""
-        return sum(max(-(-region.length // ALIGNMENT), 1) * ALIGNMENT for region in self._held)
+        return sum(held_bytes(region.length) for region in self._held)
 
-    def _reserve_private(self) -> None:
-        for step, hop in self.share.outgoing.items():
-            if step not in self.outgoing or step in self.sent:
-                self.outgoing[step] = self._allocate(size_of(hop.type, self.dims, self.io_limit))
-        for value, kind in self.share.outputs.items():
-            self.outputs[value] = self._allocate(size_of(kind, self.dims, self.io_limit))
+    def _private(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Sizes of what belongs to one attempt: outgoing transfers by step, outputs by value."""
+        hops = {step: hop for step, hop in self.share.outgoing.items() if self._anew(step)}
+        outgoing = {step: self._size(hop.type) for step, hop in hops.items()}
+        return outgoing, {value: self._size(kind) for value, kind in self.share.outputs.items()}
 
-    def _allocate(self, nbytes: int) -> Region:
-        region = self.pool.allocate(nbytes, owner=self.owner)
-        self._held.append(region)
-        return region
+    def _anew(self, step: str) -> bool:
+        """Whether the next attempt may not have the region of an outgoing transfer as it is."""
+        return step not in self.outgoing or step in self.sent
+
+    def _size(self, kind: TensorType) -> int:
+        return size_of(kind, self.dims, self.io_limit)
+
+    def _assign(
+        self,
+        regions: Sequence[Region],
+        wanted: Sequence[Mapping[str, int]],
+        tables: Sequence[dict[str, Region]],
+    ) -> None:
+        self._held.extend(regions)
+        found = iter(regions)
+        for group, table in zip(wanted, tables, strict=True):
+            table.update(zip(group, found, strict=False))
 
     @property
     def key(self) -> str:
@@ -84,10 +105,17 @@ class ShareRun:
         return f"{self.run_key}/{self.share.device}/{self.attempt}"
 
     def start(self, plan_digest: str, entrypoint: str, on_event: OnEvent) -> None:
-        """Begin the next attempt. Raises GenieError when the executor cannot take it."""
+        """Begin the next attempt. Raises GenieError when the executor cannot take it.
+
+        GEN0472, for a further attempt, means that its memory is not there yet: try again later.
+        """
+        if self.attempt:
+            private = self._private()
+            sizes = [nbytes for group in private for nbytes in group.values()]
+            # Others wait for what this run holds, so it may not wait for them.
+            regions = self.pool.allocate_all(sizes, owner=self.owner, ahead=True)
+            self._assign(regions, private, (self.outgoing, self.outputs))
         self.attempt += 1
-        if self.attempt > 1:
-            self._reserve_private()
         self.state = "running"
         request = RunRequest(
             run_key=self.key,
@@ -120,3 +148,25 @@ class ShareRun:
         held, self._held = self._held, []
         for region in held:
             self.pool.free(region)
+
+
+def reserve(
+    shares: Sequence[ShareRun], until: float, stop: Callable[[], GenieError | None]
+) -> None:
+    """Allocate the regions of a run's shares: those of one pool together, pools in one order.
+
+    So nobody holds what somebody else waits for while waiting for what that one holds. Waits until
+    `until` (monotonic, s); see `ArenaPool.allocate_all` for `stop`. The caller frees the shares
+    when it raises: GEN0470, GEN0472 or GEN0511, and what `stop` returns.
+    """
+    pools: dict[str, list[ShareRun]] = {}
+    for share in shares:
+        pools.setdefault(share.executor.device.id, []).append(share)
+    for _, group in sorted(pools.items()):
+        sizes = [share.sizes() for share in group]
+        flat = [nbytes for some in sizes for nbytes in some]
+        left = max(until - time.monotonic(), 0.0)
+        regions = group[0].pool.allocate_all(flat, owner=group[0].owner, timeout=left, stop=stop)
+        for share, some in zip(group, sizes, strict=True):
+            share.assign(regions[: len(some)])
+            regions = regions[len(some) :]

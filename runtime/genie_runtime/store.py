@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 
 import blake3
 
-from genie_runtime.arena import ArenaPool
 from genie_runtime.budget import Budget
+from genie_runtime.pool import ArenaPool
 from genie_runtime.ports import Region
 from genie_schemas.constants import CHUNK, combine
 from genie_schemas.errors import GenieError
@@ -61,10 +61,14 @@ class Upload:
 class ConstantStore:
     """All constants of one node. Thread-safe."""
 
-    def __init__(self, pools: Mapping[str, ArenaPool], budget: Budget, keep: float) -> None:
+    def __init__(
+        self, pools: Mapping[str, ArenaPool], budget: Budget, keep: float, patience: float = 0.0
+    ) -> None:
+        """Keep broken-off uploads for `keep` seconds, and wait `patience` seconds for memory."""
         self._pools = pools
         self._budget = budget
         self._keep = keep
+        self._patience = patience
         self._lock = threading.RLock()
         self._resident: dict[tuple[str, str], _Resident] = {}
         self._uploads: dict[tuple[str, str | None], Upload] = {}
@@ -276,9 +280,9 @@ class ConstantStore:
 
     def _allocate(self, device: str, nbytes: int) -> Region:
         self._budget.check_fits(device, nbytes)
-        self._budget.hold_constants(device, nbytes)
+        self._budget.hold_constants(device, nbytes, self._patience)
         try:
-            return self._pools[device].allocate(nbytes, owner=OWNER)
+            return self._pools[device].allocate(nbytes, owner=OWNER, timeout=self._patience)
         except BaseException:
             self._budget.drop_constants(device, nbytes)
             raise

@@ -13,7 +13,9 @@ class Telemetry:
 
     Counted: `runs` (ended well), `failures`, `cancelled`, `replays` (recorded outputs handed
     out), `attempts`, `retries`, `bytes_in`, `bytes_out` (payload of inputs, outputs, transfers
-    and constants), `local_bytes` (copied between devices of the node). `overhead_us` of a run is
+    and constants), `local_bytes` (copied between devices of the node), `evictions` (of plans or
+    constants that nobody used, to make room), `path_switches` (links that lost their path and went
+    on over another). `overhead_us` of a run is
     its time on the node without computing and waiting for bytes.
     """
 
@@ -40,7 +42,10 @@ class Telemetry:
         """Every total, and p50 and p95 of the overhead over the last 1024 runs."""
         with self._lock:
             totals, overheads = dict(self._totals), sorted(self._overheads)
-        for name in ("runs", "failures", "cancelled", "replays", "attempts", "retries"):
+        for name in (
+            *("runs", "failures", "cancelled", "replays", "attempts", "retries"),
+            *("path_switches", "evictions"),
+        ):
             totals.setdefault(name, 0)
         for share, name in ((0.5, "overhead_p50_us"), (0.95, "overhead_p95_us")):
             at = min(int(len(overheads) * share), len(overheads) - 1)

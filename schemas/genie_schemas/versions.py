@@ -89,7 +89,12 @@ LOG: Final[tuple[Change, ...]] = (
     Change("2026-11-23", "torch", "2.10", "first support matrix"),
     Change("2026-11-23", "dpdk", "22.11", "first support matrix"),
     Change("2026-11-23", "grpcio", "1.70", "first support matrix"),
-    Change("2026-11-23", "control", "1.1", "call channels: OpenCall, LinkCall, CloseCall"),
+    Change(
+        "2026-11-23",
+        "control",
+        "1.1",
+        "data paths can be named, and say why they were taken; call channels",
+    ),
 )
 """Newest last. The last entry of a subject carries its present version; a test holds this."""
 

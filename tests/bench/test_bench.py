@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from genie.bench import SUITES, run_suites
+from genie.bench import SUITES, memory, run_suites
 from genie.bench.measure import alternate, median_ratio
-from genie.bench.report import Report, Row
+from genie.bench.report import LeftOut, Report, Row
+from genie.bench.sizes import PLAN_SIZES
 from genie.bench.suites import Unavailable
 
 GENIE = Path(sys.executable).parent / "genie"
@@ -32,7 +35,7 @@ def test_ratio_is_taken_round_by_round() -> None:
 
 def test_report_keeps_samples_and_says_what_was_left_out() -> None:
     row = Row("a/b", "wall_s", 2.0, "s", (1.0, 2.0, 3.0), "a/base", 1.5)
-    report = Report((row,), (("bert", "no transformers"),))
+    report = Report((row,), (LeftOut("bert", "no transformers"),))
     data = report.to_json()
     assert data["rows"] == [
         {
@@ -65,7 +68,7 @@ def test_a_suite_that_cannot_run_is_named_and_the_others_run(
     monkeypatch.setitem(SUITES, "can", ("", can))
     report = run_suites(["cannot", "can"], quick=True)
     assert [r.case for r in report.rows] == ["x"]
-    assert report.left_out == (("cannot", "no such machine"),)
+    assert report.left_out == (LeftOut("cannot", "no such machine"),)
 
 
 def _genie(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -122,3 +125,20 @@ def test_suite_prints_its_rows_as_json(suite: str, expected: set[tuple[str, str]
     if suite == "execute":
         assert rows["embedded/resnet18", "max_abs"]["value"] == 0
         assert rows["embedded/resnet18", "latency_ms"]["baseline"] == "eager/resnet18"
+
+
+@pytest.mark.parametrize("draw", [memory._plan_sizes, memory._log_uniform])
+def test_a_nearly_full_pool_serves_every_request_and_proves_its_figure(
+    draw: Callable[[random.Random], Iterator[int]],
+) -> None:
+    found = memory._drive(draw(random.Random(1)), 4000)
+    assert found.refused == 0
+    assert len(found.allocate) == 4000
+    # What the pool claims to serve, it has served: a request that fails counts as 100 %.
+    assert found.fragmentation
+    assert all(0 <= share < 100 for share in found.fragmentation)
+
+
+def test_recorded_buffer_sizes_are_sizes() -> None:
+    assert all(size > 0 and count > 0 for size, count in PLAN_SIZES)
+    assert [size for size, _ in PLAN_SIZES] == sorted({size for size, _ in PLAN_SIZES})

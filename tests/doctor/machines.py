@@ -51,14 +51,20 @@ class Bench:
         version: str = "3.11.7",
         torch: dict[str, object] | str | None = None,
         grpc: str = "1.85.1",
+        native: dict[str, str] | None = None,
     ) -> None:
-        """An interpreter with these packages; a text for `torch` is what its import fails with."""
+        """An interpreter with these packages; a text for `torch` is what its import fails with.
+
+        `native` says of each native module why it cannot be imported, "" for one that can.
+        """
         if isinstance(torch, dict):
             torch_script = f"echo {shlex.quote(json.dumps(torch))}"
         else:
             error = torch or "ModuleNotFoundError: No module named 'torch'"
             torch_script = f"echo 'Traceback:' >&2; echo {shlex.quote(error)} >&2; exit 1"
-        answers = f"*torch*) {torch_script};; *grpc*) echo {grpc};; *) echo {version};;"
+        native_script = f"echo {shlex.quote(json.dumps(native))}" if native else "exit 1"
+        answers = f"*genie_transport*) {native_script};; *torch*) {torch_script};; "
+        answers += f"*grpc*) echo {grpc};; *) echo {version};;"
         self.tool("python", f'case "$3" in {answers} esac')
 
     def checks(self, *, strict: bool = False) -> dict[str, Check]:

@@ -23,6 +23,14 @@ NAMES = [
     "rdma",
     "gpu-direct",
     "ucx",
+    "native",
+    "native-dpdk",
+    "native-ucx",
+    "dpdk-drivers",
+    "packet-sockets",
+    "xdp-sockets",
+    "capabilities",
+    "iperf3",
     "hugepages",
     "shared-memory",
     "memfd",
@@ -170,7 +178,11 @@ def test_gpu_direct_needs_a_module_beside_the_driver(
     bench.file("/sys/module/nvidia/version", "570")
     assert bench.checks()["gpu-direct"].remedy == "modprobe nvidia-peermem"
     bench.file("/sys/module/gdrdrv/version", "2.5")
-    assert bench.checks()["gpu-direct"].found == "gdrdrv"
+    found = bench.checks()["gpu-direct"]
+    assert found.found.startswith("gdrdrv; pinned buffers (DPDK has no gpudev driver")
+    assert found.remedy is None  # no command brings what the distribution does not build
+    bench.file("/usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0/librte_gpu_cuda.so.23")
+    assert "no transport of this build" in bench.checks()["gpu-direct"].found
 
 
 def test_ucx_from_its_tool_or_its_library(bench: Bench) -> None:

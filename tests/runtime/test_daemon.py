@@ -415,7 +415,7 @@ def test_what_is_negotiated_is_logged_and_replays(daemons: Daemons) -> None:
         assert caught.value.code == "GEN0503"
         assert caught.value.exit_code == 8
         assert "9.0" in caught.value.message
-        assert CONTROL_PROTOCOL in caught.value.message
+        assert ("1.0" if "formats" in changes else CONTROL_PROTOCOL) in caught.value.message
     control.close()
     lines = list(replay(daemon.state_dir / "negotiations.jsonl"))
     assert [line.same for line in lines] == [True] * 3

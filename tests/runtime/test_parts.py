@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie_runtime import auth, devices, logs, secrets_files
-from genie_runtime.arena import ArenaPool
 from genie_runtime.budget import Budget
 from genie_runtime.config import Limits
 from genie_runtime.devices import parse_devices, parse_size
 from genie_runtime.negotiation import replay
 from genie_runtime.plans import bind, install
+from genie_runtime.pool import ArenaPool
 from genie_runtime.ports import DeviceSpec
 from genie_runtime.sdnotify import notify, watchdog_interval
 from genie_runtime.store import ConstantStore

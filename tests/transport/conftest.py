@@ -2,29 +2,75 @@
 
 from __future__ import annotations
 
+import ssl
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from genie_transport import Limits, TransferManager
+from genie_transport import Fabric, Limits, TransferManager
+from genie_transport._fabric_pair import FABRIC_PATHS, missing
 from genie_transport.testing import PATHS, pair
+from tests.transport.certificates import CLIENT, SERVER, Authority, context
 from tests.transport.support import descriptors, eventually, transfer_threads
 
 Pair = tuple[TransferManager, TransferManager]
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test gives back its threads and descriptors."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and str(callspec.params.get("path", "")).startswith("dpdk"):
+        request.getfixturevalue("dpdk")
     before = descriptors()
     yield
     eventually(lambda: not transfer_threads(), "all threads have ended")
-    assert descriptors() <= before
+    eventually(lambda: descriptors() <= before, "all descriptors are closed")
 
 
-@pytest.fixture(params=PATHS)
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "authority")
+
+
+@pytest.fixture
+def server_tls(authority: Authority) -> ssl.SSLContext:
+    return context(SERVER, authority, authority.issue("server"))
+
+
+@pytest.fixture
+def client_tls(authority: Authority) -> ssl.SSLContext:
+    return context(CLIENT, authority, authority.issue("client"))
+
+
+@pytest.fixture(scope="session")
+def dpdk() -> None:
+    """DPDK, started: what it keeps open for the whole process is then no test's leftover."""
+    reason = missing("dpdk-ring")
+    if reason is not None:
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory() as folder:
+        device = f"net_memif8,role=server,socket={folder}/memif.sock"
+        Fabric.open(device, memory_mb=512).close()
+
+
+@pytest.fixture(params=(*PATHS, *FABRIC_PATHS[1:]))
 def path(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    """Every path; those over DPDK are skipped, with the reason, where they cannot be had."""
+    name = str(request.param)
+    if name in FABRIC_PATHS:
+        reason = missing(name)
+        if reason is not None:
+            pytest.skip(reason)
+    return name
+
+
+@pytest.fixture
+def kind(path: str) -> str:
+    """What a manager over `path` calls its path."""
+    return path.partition("-")[0]
 
 
 @pytest.fixture

@@ -47,9 +47,12 @@ from tests.transport.support import (
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=[path for path in PATHS if path != "loopback"])
-def remote(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=[path for path in PATHS if path not in ("loopback", "ring")])
+def remote(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A path that joins two processes."""
+    path, _, transports = str(request.param).partition("-")
+    if path == "ucx" and transports:
+        monkeypatch.setenv("UCX_TLS", transports)  # for the child too
     return str(request.param)
 
 
@@ -72,12 +75,13 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(folder: Path, path: str, mode: str, limits: Limits = peer.LIMITS) -> Iterator[Child]:
-    where = LOOPBACK if path == "tcp" else f"unix://{folder}/{mode}.sock"
+def child(folder: Path, remote: str, mode: str, limits: Limits = peer.LIMITS) -> Iterator[Child]:
+    path, network = remote.partition("-")[0], remote.endswith("tcp")
+    where = LOOPBACK if network else f"unix://{folder}/{mode}.sock"
     with Listener.open(where) as listener:
-        manager = listener.expect("s", KEY, path=path, limits=limits)
+        manager = listener.expect("s", KEY, path=path, trusted=network, limits=limits)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.transport.peer", listener.endpoint, mode],
+            [sys.executable, "-m", "tests.transport.peer", listener.endpoint, mode, path],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -201,7 +205,7 @@ def measure(folder: Path) -> tuple[int, int]:
         return begin, 64 + 48 + 16 + 64 + 64 + 16  # OPEN and DATA with header, payload, tags
 
 
-ANSWERS = 7 + 52 + 7 + 33  # behind the listener's challenge and welcome
+ANSWERS = 7 + 32 + 7 + 24 + 32  # behind the listener's challenge and welcome
 
 
 def test_cut_at_every_byte(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from tests.transport.support import (
 
 pytestmark = pytest.mark.skipif(core()[0] is None, reason=f"not built: {core()[1]}")
 
-HELLO = 7 + 32 + 20 + 1 + 1 + 7 + 32  # hello for session "s", and proof
-ANSWERS = 7 + 32 + 7 + 21 + 32  # challenge and welcome
+HELLO = 7 + 32 + 20 + 1 + 2 + 1 + 7 + 32  # hello for session "s", and proof
+ANSWERS = 7 + 32 + 7 + 24 + 32  # challenge and welcome
 
 
 @pytest.fixture(params=["clear", "sealed"])
@@ -433,6 +433,10 @@ def test_a_forked_child_leaves_the_connection_alone() -> None:
     with a, b:
         child = os.fork()
         if child == 0:
+            for manager in (a, b):
+                found: Any = manager._transport
+                transport = getattr(found, "chosen", None) or found
+                transport.__del__()  # as when the child lets go of it
             a._transport = b._transport = None  # type: ignore[assignment]
             gc.collect()
             os._exit(0)

@@ -24,6 +24,11 @@ enum class Code : std::uint16_t {
   PortDown = 641,
   PortUnusable = 642,  // no such device, no permission, too small a frame; the text says which
   NoMemory = 643,
+  EnvironmentRefused = 645,  // DPDK did not start, or runs with other options
+  NoHugePages = 646,
+  BadInterface = 647,  // not there, down, or too small an MTU
+  OwnAddress = 648,    // the interface carries an address of this host
+  NoPermission = 649,
 };
 
 // What happened, in words for a log or an error's message.

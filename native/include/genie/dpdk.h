@@ -25,7 +25,7 @@ struct EalOptions {
 class Eal {
  public:
   // False, and `error` names the cause and the remedy. True as well when it runs already.
-  static bool start(const EalOptions& options, std::string& error);
+  static bool start(const EalOptions& options, Code& why, std::string& error);
   static bool running();
   static const char* version();
   // Whether it took huge pages.
@@ -40,6 +40,7 @@ struct DpdkOptions {
   std::size_t buffer_bytes = 0;      // what a packet buffer must hold, beyond the frame: 0, nothing
   std::size_t receive_bytes = 0;     // what waits unread below the driver; 0: its descriptors
   unsigned buffers = 0;              // packets in the port's pool; 0: enough for everything
+  std::string interface;             // of the kernel, whose carrier counts; "": the driver's
 };
 
 // The options of the drivers that need no card. `number` tells devices of one kind apart. Errors
@@ -50,9 +51,9 @@ DpdkOptions memif_device(int number, const std::string& socket, bool server, std
 // A kernel interface of this network namespace through a packet socket, or through AF_XDP. It
 // must be up, its MTU must do, and it must not carry an address: the kernel would answer too.
 bool af_packet_device(int number, const std::string& interface, std::size_t mtu,
-                      DpdkOptions& options, std::string& error);
+                      DpdkOptions& options, Code& why, std::string& error);
 bool af_xdp_device(int number, const std::string& interface, std::size_t mtu,
-                   DpdkOptions& options, std::string& error);
+                   DpdkOptions& options, Code& why, std::string& error);
 // What is sent comes back: both sessions of a pair on one port.
 DpdkOptions ring_device(int number, std::size_t mtu);
 
@@ -76,12 +77,14 @@ class DpdkPort final : public Port {
   const std::array<std::uint8_t, 6>& mac() const { return mac_; }
   // Takes the link down or up, where the driver can.
   bool set_link(bool up);
+  static bool set_device_link(const std::string& device, bool up);
   // Only datagrams to this address and UDP port are taken from now on (network byte order).
   void listen(std::uint32_t ip, std::uint16_t udp);
 
  private:
   DpdkPort() = default;
   bool configure(const DpdkOptions& options, Code& why, std::string& error);
+  void watch(bool connected);
   bool accept(const std::byte* frame, std::size_t size, Received& out) const;
   std::size_t burst();
 
@@ -91,9 +94,13 @@ class DpdkPort final : public Port {
   PortCounters counters_;
   std::array<std::uint8_t, 6> mac_{};
   std::string device_;
+  std::string interface_;
+  int carrier_fd_ = -1;  // a socket of the interface's namespace
   void* pool_ = nullptr;  // rte_mempool
   std::uint16_t port_ = 0xffff;
   bool started_ = false;
+  bool guarded_ = false;   // the driver unmaps memory behind our back
+  bool hurrying_ = false;  // waits for its peer
   int owner_pid_ = 0;
   std::uint32_t ip_ = 0;
   std::uint16_t udp_ = 0;

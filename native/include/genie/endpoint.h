@@ -66,6 +66,8 @@ class Endpoint {
   Counters counters();
 
  private:
+  static constexpr std::int64_t kLongest = 3600'000'000'000;  // no wait is longer
+
   // A lock that a busy driver gives up for whoever wants it.
   class Entry {
    public:
@@ -82,6 +84,7 @@ class Endpoint {
     Endpoint& endpoint_;
   };
 
+  bool inherited() const;
   void run();
   bool turn();
   void take_orders();

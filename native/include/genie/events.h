@@ -49,6 +49,8 @@ class EventQueue {
   int fd() const { return fd_; }
   bool ok() const { return fd_ >= 0; }
   bool pending() const { return pending_.load(std::memory_order_acquire); }
+  // True when something other than progress is pending: what somebody may be waiting for.
+  bool urgent() const { return urgent_.load(std::memory_order_acquire); }
 
   void connected();
   void progressed(std::uint64_t op, std::uint64_t verified, EventSlot& slot);
@@ -78,6 +80,7 @@ class EventQueue {
 
   int fd_;
   std::atomic<bool> pending_{false};
+  std::atomic<bool> urgent_{false};
   std::atomic<std::uint64_t> interrupts_{0};
   std::mutex lock_;
   std::vector<Event> events_;

@@ -37,6 +37,7 @@ struct FaultRates {
   double truncate = 0;
   double flip = 0;  // one to four bits
   Nanos lateness = 0;
+  Nanos delay = 0;  // of every datagram, as distance has it
 };
 
 class Faults {

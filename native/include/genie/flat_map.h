@@ -62,6 +62,12 @@ class FlatMap {
       if (slot.used) f(slot.key, slot.value);
     }
   }
+  template <typename F>
+  void each(F f) const {
+    for (const auto& slot : slots_) {
+      if (slot.used) f(slot.key, slot.value);
+    }
+  }
 
  private:
   struct Slot {

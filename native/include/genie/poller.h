@@ -40,21 +40,38 @@ class Channel {
   // When it returns, the source is not read any more, and no event follows.
   bool cancel(std::uint64_t op);
   EventQueue& events() { return events_; }
-  // Waits for events and takes them; false after `timeout_ns` (negative: no bound).
+  // Waits for events and takes them; false after `timeout_ns` (negative: no bound) or wake().
   bool poll(std::vector<Event>& out, std::int64_t timeout_ns);
+  void wake() { events_.interrupt(); }
+  // Has an Expired event come in `delay_ns`, unless one is due before.
+  void alarm(std::int64_t delay_ns);
+  // Stops (true) and restarts all movement, for tests: what comes meanwhile is lost.
+  void hold(bool yes);
   void close();
+  // After Lost: gives the last words a moment, leaves the poller and closes the descriptor.
+  // Nobody may be in poll() any more; all other calls find a session that has ended.
+  void join();
   SessionCounters counters();
+  std::uint64_t max_datagram() const { return session_->options().max_datagram; }
+  // See Session::unfinished() and Session::finished().
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> unfinished();
+  bool finished(std::uint64_t message);
 
  private:
   friend class Poller;
   Channel(Poller& poller, std::unique_ptr<Session> session, const Flow& flow);
+  // Whether somebody called wake() since this was asked last.
+  bool interrupted();
 
   Poller& poller_;
   std::unique_ptr<Session> session_;
   Flow flow_;
   EventQueue events_;
   std::unordered_map<Key, EventSlot, KeyHash> arrivals_;
+  Nanos alarm_ = 0;  // 0: none
+  std::uint64_t interrupts_seen_ = 0;
   bool connected_ = false;
+  bool held_ = false;
   bool listed_ = false;
 };
 
@@ -63,11 +80,15 @@ class Poller {
   // Takes the port over and starts the thread. Null, and `error` says why, when the system has no
   // resources left.
   static std::unique_ptr<Poller> start(std::unique_ptr<Port> port, std::string& error);
-  // All channels must be gone.
+  // As stop().
   ~Poller();
 
-  const PortTraits& traits() const { return port_->traits(); }
+  const PortTraits& traits() const { return traits_; }
   PortCounters counters();
+  // Whether the port has a carrier.
+  bool up();
+  // Ends every session and the thread, and gives the port back.
+  void stop();
   // Null, and `why`: PortUnusable when the datagrams are larger than the port carries, BadOption
   // when something is out of range or the local connection number is taken, NoMemory.
   std::unique_ptr<Channel> open(SessionOptions options, const Flow& flow, Code& why);
@@ -97,7 +118,10 @@ class Poller {
   bool turn(Nanos now);
   bool receive();
   bool serve(Channel& channel);
+  // As serve(), and hands over what it gave, without waiting for others.
+  void serve_now(Channel& channel);
   void report(Channel& channel);
+  void tell(Channel& channel);
   Nanos next_deadline(Nanos now);
   void remove(Channel& channel);
   bool drive(Channel& channel, std::vector<Event>& out, std::int64_t timeout_ns);
@@ -105,6 +129,7 @@ class Poller {
   void kick();
   void rouse();
 
+  const PortTraits traits_;
   std::unique_ptr<Port> port_;
   std::mutex lock_;  // the port, the sessions, and all below up to the next blank line
   std::unordered_map<std::uint32_t, Channel*> by_connection_;

@@ -57,6 +57,9 @@ class Receiver {
   void take_events(std::vector<Event>& out);
   bool has_events() const { return !arrived_.empty(); }
   std::uint64_t landed_bytes() const { return landed_; }
+  // Whether all of the message was received and verified. Known until its slot is used again,
+  // which its sender does only when it has heard of the end.
+  bool finished(std::uint64_t message) const;
 
  private:
   static constexpr std::size_t kMaxRefusals = 12;  // with the acknowledgement they fit 512 bytes
@@ -76,6 +79,7 @@ class Receiver {
   struct Incoming {
     std::uint64_t generation = 0;
     State state = State::Done;
+    bool whole = false;  // Done because all has come
     Owned* owner = nullptr;
     std::byte* base = nullptr;
     std::uint64_t start = 0;  // within the region

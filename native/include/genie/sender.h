@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "genie/codes.h"
@@ -24,6 +25,8 @@ class Sender {
   Code post(const Order& order);
   // True when the operation was outstanding; no event of it follows.
   bool cancel(std::uint64_t op);
+  // Operations and the message number of each, 0 for those of which nothing was sent.
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> unfinished() const;
   // Everything outstanding fails with `code`.
   void fail_all(Code code);
 

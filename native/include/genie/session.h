@@ -92,15 +92,28 @@ class Session {
   bool silent() const { return state_ == State::Ended; }
   bool heard() const { return heard_; }
   std::size_t outstanding() const { return sender_.outstanding(); }
+  Code why() const { return why_; }
+  // Operations without an end, and the message number of each (0: nothing of it was sent). When
+  // the session has ended: those that its end has failed, so that another path can go on.
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> unfinished() const {
+    return ended() ? unfinished_ : sender_.unfinished();
+  }
+  // Whether a message of the peer's was received whole and verified.
+  bool finished(std::uint64_t message) const { return receiver_.finished(message); }
   SessionCounters counters() const;
 
  private:
   enum class State : std::uint8_t { Open, Closing, Ended };
 
+  // As many datagrams as one key may seal. 2^36 of 9,000 bytes are half a pebibyte; the chance of
+  // an unnoticed forgery stays below 2^-50 there.
+  static constexpr std::uint64_t kMaxNumber = std::uint64_t{1} << 36;
+
   Session(const SessionOptions& options, Nanos now);
   bool open_datagram(std::span<const std::byte> datagram, const Header& header,
                      std::span<const std::byte>& body, bool& in_place);
   bool decrypt(std::span<const std::byte> datagram, bool& in_place);
+  std::uint32_t sum_body(std::span<const std::byte> body, std::uint32_t sum, bool& in_place);
   bool process(std::span<const std::byte> body, const Header& header, bool in_place, Nanos now);
   bool on_ack(const Record& record, std::uint64_t number, Nanos now);
   void on_credit(std::uint64_t credit, std::uint64_t number);
@@ -128,6 +141,7 @@ class Session {
   AckOutcome outcome_;
   std::vector<Ref> probe_refs_;
   std::vector<std::byte> scratch_;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> unfinished_;
 
   State state_ = State::Open;
   Code why_ = Code::Ok;

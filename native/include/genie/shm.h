@@ -46,6 +46,8 @@ class ShmWire final : public Wire {
   void shut() override;
 
  private:
+  static constexpr std::size_t kMaxShared = 64;  // arenas of each side
+
   struct Shared {
     std::shared_ptr<Arena> arena;
     std::uint64_t number;

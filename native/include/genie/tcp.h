@@ -33,6 +33,9 @@ class TcpStream {
   void forget(std::uint64_t op);
 
   int fd() const { return fd_; }
+  // Look at the socket again, whatever the last look found: for those who spin.
+  void look() { readable_ = true; }
+  void retry() { blocked_ = false; }
   bool flushed() const { return pieces_.empty(); }
   // What to wait for; called before each wait.
   short interest();
@@ -99,7 +102,7 @@ class TcpWire final : public Wire {
   void send(Link& link, Turn& turn, Wanted wanted) override;
   bool flushed() const override;
   void forget(std::uint64_t op) override;
-  bool spins() const override { return false; }
+  bool spins() const override { return true; }
   bool arm(Link& link) override;
   void disarm() override {}
   std::size_t watch(pollfd* out) override;
@@ -108,7 +111,6 @@ class TcpWire final : public Wire {
 
  private:
   std::vector<std::unique_ptr<TcpStream>> streams_;
-  std::size_t turn_ = 0;  // which stream begins
 };
 
 }  // namespace genie

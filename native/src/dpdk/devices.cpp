@@ -18,10 +18,11 @@ constexpr std::size_t kMaxRingFrame = 63 << 10;   // a packet buffer holds less 
 constexpr std::size_t kKernelRing = 32 << 20;     // memory of each direction's ring
 constexpr std::size_t kMaxXdpMtu = 1700;          // AF_XDP: larger frames vanish on a veth
 
-bool usable(const std::string& interface, std::size_t mtu, std::string& error) {
+bool usable(const std::string& interface, std::size_t mtu, Code& why, std::string& error) {
+  why = Code::BadInterface;
   if (interface.empty() || interface.size() >= IFNAMSIZ ||
       interface.find_first_of(",= /") != std::string::npos) {
-    error = "not the name of an interface";
+    error.assign("not the name of an interface: ").append(interface, 0, 32);
     return false;
   }
   ifreq request{};
@@ -31,6 +32,14 @@ bool usable(const std::string& interface, std::size_t mtu, std::string& error) {
     error = std::string("socket: ") + std::strerror(errno);
     return false;
   }
+  const int raw = ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+  if (raw < 0 && (errno == EPERM || errno == EACCES)) {
+    ::close(fd);
+    why = Code::NoPermission;
+    error = interface + ": packet sockets need CAP_NET_RAW and CAP_NET_ADMIN";
+    return false;
+  }
+  if (raw >= 0) ::close(raw);
   const bool has_flags = ::ioctl(fd, SIOCGIFFLAGS, &request) == 0;
   const unsigned flags = static_cast<unsigned short>(request.ifr_flags);
   const bool has_mtu = has_flags && ::ioctl(fd, SIOCGIFMTU, &request) == 0;
@@ -61,6 +70,7 @@ bool usable(const std::string& interface, std::size_t mtu, std::string& error) {
   }
   ::freeifaddrs(list);
   if (own) {
+    why = Code::OwnAddress;
     error = interface + " carries an address of this host: give the data plane an interface of "
                         "its own (a VLAN, a virtual function, or a veth)";
     return false;
@@ -74,23 +84,27 @@ DpdkOptions memif_device(int number, const std::string& socket, bool server, std
   DpdkOptions options;
   options.device = "net_memif" + std::to_string(number);
   options.mtu = mtu;
-  // Zero-copy stays off: with memory from elsewhere it crashes the peer. One buffer a frame.
+  // Zero-copy stays off: with memory from elsewhere it crashes the peer. One buffer a frame, and
+  // no more frames than the second-level cache holds: a deeper ring is slower, not faster.
+  options.descriptors = 256;
   options.arguments = std::string("role=") + (server ? "server" : "client") +
-                      ",socket-abstract=no,socket=" + socket + ",rsize=10,bsize=" +
+                      ",socket-abstract=no,socket=" + socket + ",rsize=8,bsize=" +
                       std::to_string((mtu + 14 + 63) & ~std::size_t{63});
   return options;
 }
 
 bool af_packet_device(int number, const std::string& interface, std::size_t mtu,
-                      DpdkOptions& options, std::string& error) {
+                      DpdkOptions& options, Code& why, std::string& error) {
   // The driver takes frames for adjacent, so blocks have to be whole frames and whole pages.
   const std::size_t frame = (mtu + kFrameExtra + 1023) & ~std::size_t{1023};
   if (frame > kMaxRingFrame) {
+    why = Code::PortUnusable;
     error = "a packet buffer holds an MTU of " + std::to_string(kMaxRingFrame - kFrameExtra) +
             " at most";
     return false;
   }
-  if (!usable(interface, mtu, error)) return false;
+  if (!usable(interface, mtu, why, error)) return false;
+  options.interface = interface;
   const std::size_t blocks = std::min<std::size_t>(kKernelRing / (4 * frame), 512);
   options.device = "net_af_packet" + std::to_string(number);
   options.mtu = mtu;
@@ -103,12 +117,14 @@ bool af_packet_device(int number, const std::string& interface, std::size_t mtu,
 }
 
 bool af_xdp_device(int number, const std::string& interface, std::size_t mtu, DpdkOptions& options,
-                   std::string& error) {
+                   Code& why, std::string& error) {
   if (mtu > kMaxXdpMtu) {
+    why = Code::PortUnusable;
     error = "AF_XDP carries an MTU of " + std::to_string(kMaxXdpMtu) + " at most";
     return false;
   }
-  if (!usable(interface, mtu, error)) return false;
+  if (!usable(interface, mtu, why, error)) return false;
+  options.interface = interface;
   options.device = "net_af_xdp" + std::to_string(number);
   options.mtu = mtu;
   options.arguments = "iface=" + interface;

@@ -1,4 +1,5 @@
 #include <dirent.h>
+#include <net/if.h>
 #include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
@@ -6,6 +7,7 @@
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +18,7 @@
 
 #include "genie/dpdk.h"
 #include "headers.h"
+#include "interrupt_guard.h"
 
 namespace genie::datagram {
 
@@ -74,8 +77,12 @@ std::unique_ptr<DpdkPort> DpdkPort::open(const DpdkOptions& options, Code& why,
   const int plugged = rte_eal_hotplug_add(virtual_device(options.device) ? "vdev" : "pci",
                                           options.device.c_str(), options.arguments.c_str());
   if (plugged != 0) {
-    error = options.device + ": " + std::strerror(-plugged);
-    if (plugged == -EPERM || plugged == -EACCES) error += " (CAP_NET_RAW and CAP_NET_ADMIN)";
+    // Most drivers say -1 for whatever failed: that is no answer about permission.
+    const bool vague = plugged == -1;
+    error = options.device + ": " + (vague ? "the driver refuses it" : std::strerror(-plugged));
+    if (plugged == -EACCES || (vague && ::geteuid() != 0)) why = Code::NoPermission;
+    if (plugged == -ENOMEM) why = Code::NoMemory;
+    if (plugged == -EEXIST) error = options.device + ": is in use in this process already";
     return nullptr;
   }
   port->device_ = options.device;
@@ -88,6 +95,10 @@ std::unique_ptr<DpdkPort> DpdkPort::open(const DpdkOptions& options, Code& why,
   for (const int fd : before) after.erase(fd);
   if (port->traits_.name == "net_af_packet" && after.size() == 1) {
     port->traits_.wake_fd = *after.begin();
+  }
+  if (!options.interface.empty()) {
+    port->interface_ = options.interface;
+    port->carrier_fd_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   }
   why = Code::Ok;
   return port;
@@ -136,6 +147,11 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
   if (const int code = rte_eth_tx_queue_setup(port_, 0, send, SOCKET_ID_ANY, nullptr)) {
     return failed("send queue", code);
   }
+  if (traits_.name == "net_memif") {
+    if (!InterruptGuard::begin()) return failed("interrupts", ENOMEM);
+    guarded_ = true;
+    watch(false);
+  }
   if (const int code = rte_eth_dev_start(port_)) return failed("start", code);
   started_ = true;
   rte_ether_addr address{};
@@ -152,6 +168,7 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
 DpdkPort::~DpdkPort() {
   // A forked child that closes the port would close its parent's.
   if (::getpid() != owner_pid_) return;
+  if (guarded_) watch(true);
   if (shown_count_ != 0) rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
   if (pending_count_ != 0) {
     rte_pktmbuf_free_bulk(packets(pending_), static_cast<unsigned>(pending_count_));
@@ -163,6 +180,7 @@ DpdkPort::~DpdkPort() {
     rte_eal_hotplug_remove(virtual_device(device_) ? "vdev" : "pci", device_.c_str());
   }
   rte_mempool_free(pool_of(pool_));
+  if (carrier_fd_ >= 0) ::close(carrier_fd_);
 }
 
 void DpdkPort::enter() { static thread_local const Registration registration; }
@@ -173,12 +191,33 @@ void DpdkPort::listen(std::uint32_t ip, std::uint16_t udp) {
 }
 
 bool DpdkPort::up() {
+  if (carrier_fd_ >= 0) {
+    // Drivers over a kernel interface call it up for as long as it exists.
+    ifreq request{};
+    std::memcpy(request.ifr_name, interface_.data(), interface_.size());
+    if (::ioctl(carrier_fd_, SIOCGIFFLAGS, &request) != 0) return false;
+    return (request.ifr_flags & IFF_UP) != 0 && (request.ifr_flags & IFF_RUNNING) != 0;
+  }
   rte_eth_link link{};
-  return rte_eth_link_get_nowait(port_, &link) != 0 || link.link_status != 0;
+  const bool connected = rte_eth_link_get_nowait(port_, &link) != 0 || link.link_status != 0;
+  if (guarded_) watch(connected);
+  return connected;
+}
+
+void DpdkPort::watch(bool connected) {
+  if (hurrying_ == !connected) return;
+  hurrying_ = !connected;
+  InterruptGuard::hurry(hurrying_);
 }
 
 bool DpdkPort::set_link(bool up) {
   return (up ? rte_eth_dev_set_link_up(port_) : rte_eth_dev_set_link_down(port_)) == 0;
+}
+
+bool DpdkPort::set_device_link(const std::string& device, bool up) {
+  std::uint16_t port = 0;
+  if (rte_eth_dev_get_port_by_name(device.c_str(), &port) != 0) return false;
+  return (up ? rte_eth_dev_set_link_up(port) : rte_eth_dev_set_link_down(port)) == 0;
 }
 
 PortCounters DpdkPort::counters() const {
@@ -190,8 +229,11 @@ PortCounters DpdkPort::counters() const {
 
 std::size_t DpdkPort::receive(std::span<Received> out) {
   if (shown_count_ != 0) rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
-  shown_count_ = rte_eth_rx_burst(port_, 0, packets(shown_),
-                                  static_cast<std::uint16_t>(std::min(out.size(), kBurst)));
+  {
+    const InterruptGuard::Hold hold(guarded_);
+    shown_count_ = rte_eth_rx_burst(port_, 0, packets(shown_),
+                                    static_cast<std::uint16_t>(std::min(out.size(), kBurst)));
+  }
   std::size_t count = 0;
   for (std::size_t i = 0; i < shown_count_; ++i) {
     const rte_mbuf* m = packet(shown_[i]);
@@ -236,6 +278,7 @@ void DpdkPort::commit(const SendSlot& slot, std::size_t size, const Flow& flow) 
 }
 
 std::size_t DpdkPort::burst() {
+  const InterruptGuard::Hold hold(guarded_);
   const std::uint16_t sent = rte_eth_tx_burst(port_, 0, packets(pending_),
                                               static_cast<std::uint16_t>(pending_count_));
   if (sent != 0) {

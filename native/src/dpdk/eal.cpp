@@ -3,6 +3,7 @@
 #include <rte_version.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <mutex>
@@ -19,6 +20,7 @@ namespace {
 std::atomic<bool> running_{false};
 bool tried_ = false;
 bool huge_ = false;
+std::vector<std::string> pci_;
 std::mutex lock_;
 
 unsigned free_huge_mb() {
@@ -32,11 +34,16 @@ std::string cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (::sched_getaffinity(0, sizeof set, &set) != 0) return "0@(0)";
-  std::string list;
+  std::string list = "0@(";
+  bool first = true;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) list += (list.empty() ? "" : ",") + std::to_string(cpu);
+    if (!CPU_ISSET(cpu, &set)) continue;
+    if (!first) list.push_back(',');
+    first = false;
+    list.append(std::to_string(cpu));
   }
-  return "0@(" + list + ")";
+  list.push_back(')');
+  return list;
 }
 
 }  // namespace
@@ -45,9 +52,23 @@ bool Eal::running() { return running_; }
 const char* Eal::version() { return rte_version(); }
 bool Eal::huge() { return huge_; }
 
-bool Eal::start(const EalOptions& options, std::string& error) {
+bool Eal::start(const EalOptions& options, Code& why, std::string& error) {
   const std::lock_guard hold(lock_);
-  if (running_) return true;
+  why = Code::EnvironmentRefused;
+  if (running_) {
+    if (options.pages == EalOptions::Pages::Huge && !huge_) {
+      error = "DPDK runs already in this process, on ordinary pages";
+      return false;
+    }
+    for (const std::string& pci : options.pci) {
+      if (std::find(pci_.begin(), pci_.end(), pci) == pci_.end()) {
+        error = "DPDK runs already in this process, and may not take " + pci;
+        return false;
+      }
+    }
+    why = Code::Ok;
+    return true;
+  }
   if (tried_) {
     error = "DPDK failed to start before, and cannot be started twice in one process";
     return false;
@@ -66,6 +87,7 @@ bool Eal::start(const EalOptions& options, std::string& error) {
   }
   const bool enough = free_huge_mb() >= options.memory_mb;
   if (options.pages == EalOptions::Pages::Huge && !enough) {
+    why = Code::NoHugePages;
     error = "needs " + std::to_string(options.memory_mb) + " MB of free huge pages, has " +
             std::to_string(free_huge_mb()) + ": raise vm.nr_hugepages, or allow ordinary pages";
     return false;
@@ -75,8 +97,8 @@ bool Eal::start(const EalOptions& options, std::string& error) {
 
   // DPDK keeps pointers to its arguments.
   static std::vector<std::string> arguments;
-  arguments = {"genie", "--no-telemetry", "--lcores=" + cores(),
-               "--log-level=" + std::to_string(options.log_level)};
+  arguments = {"genie", "--no-telemetry", "--lcores", cores(), "--log-level",
+               std::to_string(options.log_level)};
   if (huge_) {
     arguments.push_back("--in-memory");
   } else {
@@ -108,7 +130,9 @@ bool Eal::start(const EalOptions& options, std::string& error) {
     error = std::string("rte_eal_init: ") + rte_strerror(problem);
     return false;
   }
+  pci_ = options.pci;
   running_ = true;
+  why = Code::Ok;
   return true;
 }
 

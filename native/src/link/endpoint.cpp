@@ -1,6 +1,5 @@
 #include "genie/endpoint.h"
 
-#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -15,20 +14,8 @@
 namespace genie {
 namespace {
 
-constexpr std::int64_t kSpin = 50'000;           // how long to look before sleeping
-constexpr std::int64_t kLease = 100'000;         // how long a driver may be away
-constexpr std::int64_t kPauses = 1'500;          // of these, how long without giving up the core
 constexpr std::int64_t kFarewell = 250'000'000;  // what close() gives the last acknowledgements
-constexpr std::int64_t kLongest = 3600'000'000'000;
 constexpr std::uint64_t kInline = 16u << 10;     // posts up to this size go in the caller's thread
-
-void pause_cpu() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 
@@ -42,9 +29,11 @@ Endpoint::Endpoint(const Terms& own)
       wake_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       owner_pid_(::getpid()) {}
 
+// After fork() the thread exists in the parent only, and so do its duties.
+bool Endpoint::inherited() const { return ::getpid() != owner_pid_; }
+
 Endpoint::~Endpoint() {
-  if (::getpid() != owner_pid_) {
-    // After fork() the thread exists in the parent only, and so do its duties.
+  if (inherited()) {
     if (thread_.joinable()) thread_.detach();
     (void)wire_.release();
     return;
@@ -137,11 +126,13 @@ void Endpoint::alarm(std::int64_t delay_ns) {
 }
 
 void Endpoint::close() {
+  if (inherited()) return;
   closing_ = true;
   nudge();
 }
 
 void Endpoint::join() {
+  if (inherited()) return;
   const std::lock_guard hold(join_lock_);
   if (thread_.joinable()) thread_.join();
   const Entry entry(*this);
@@ -171,134 +162,6 @@ void Endpoint::kick() {
 void Endpoint::nudge() {
   const std::uint64_t one = 1;
   [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
-}
-
-// -- waiting for events -----------------------------------------------------------------------
-
-bool Endpoint::poll(std::vector<Event>& out, std::int64_t timeout_ns) {
-  if (events_.take(out)) return true;
-  if (timeout_ns == 0) return false;
-  // After take(), which forgets the signal: an interruption in between is seen here, and one that
-  // comes later signals again.
-  if (interrupted()) return false;
-  const std::int64_t begin = now_ns();
-  const std::int64_t deadline =
-      timeout_ns < 0 || timeout_ns > kLongest ? begin + kLongest : begin + timeout_ns;
-  if (spins_ && spin(out, deadline)) return true;
-  const std::int64_t left = deadline - now_ns();
-  if (left > 0 && events_.interrupts() == interrupts_seen_) events_.wait(left);
-  (void)interrupted();
-  return events_.take(out);
-}
-
-bool Endpoint::interrupted() {
-  const std::uint64_t now = events_.interrupts();
-  return std::exchange(interrupts_seen_, now) != now;
-}
-
-bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
-  {
-    const Entry entry(*this);
-    if (ended_ || wire_ == nullptr) return events_.take(out);
-    drivers_.fetch_add(1);
-    if (!leased_) {
-      // From here on the thread looks now and then whether the drivers are still at it, instead
-      // of sleeping until the peer rings: entering and leaving is then free of system calls.
-      leased_ = true;
-      wire_->disarm();
-      nudge();
-    }
-  }
-  events_.watched(true);
-  std::int64_t worked = now_ns();
-  std::int64_t now = worked;
-  while (!events_.pending() && events_.interrupts() == interrupts_seen_) {
-    bool progress = false;
-    if (waiting_.load(std::memory_order_relaxed) == 0 && lock_.try_lock()) {
-      progress = turn();
-      lock_.unlock();
-    }
-    now = now_ns();
-    if (progress) {
-      worked = now;
-      continue;
-    }
-    if (now >= deadline || now - worked > kSpin) break;
-    if (now - worked < kPauses) {
-      pause_cpu();
-    } else {
-      ::sched_yield();
-    }
-  }
-  const bool taken = events_.take(out);
-  events_.watched(false);
-  lease_until_.store(now + kLease);
-  drivers_.fetch_sub(1);
-  return taken;
-}
-
-// -- the endpoint's thread --------------------------------------------------------------------
-
-void Endpoint::run() {
-  std::unique_lock hold(lock_);
-  std::int64_t worked = now_ns();
-  while (!ended_) {
-    const bool progress = turn();
-    if (ended_) break;
-    const std::int64_t now = now_ns();
-    if (leased_ && drivers_.load() == 0 && now >= lease_until_.load()) leased_ = false;
-    const bool alone = !leased_;
-    if (progress) worked = now;
-    const bool look = progress || (spins_ && now - worked < kSpin);
-    if (!held_ && alone && look) {
-      hold.unlock();
-      if (progress) {
-        while (waiting_.load() > 0) ::sched_yield();  // whoever withdraws a region goes first
-      } else if (now - worked < kPauses) {
-        pause_cpu();
-      } else {
-        ::sched_yield();
-      }
-      hold.lock();
-      continue;
-    }
-    sleep(hold);
-  }
-  hold.unlock();
-}
-
-void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
-  std::array<pollfd, Wire::kMaxDescriptors + 1> watched{};
-  watched[0] = {wake_fd_, POLLIN, 0};
-  std::size_t count = 1;
-  asleep_.store(true);
-  const bool halted = held_;
-  bool idle = halted || !posted_.load();
-  if (closing_ && !halted) idle = false;
-  if (wire_ != nullptr && !halted) {
-    if (!leased_) idle = wire_->arm(link_) && idle;
-    count += wire_->watch(&watched[1]);
-  }
-  if (idle) {
-    std::int64_t until = kLongest;
-    const std::int64_t now = now_ns();
-    if (alarm_ != 0) until = std::min(until, alarm_ - now);
-    if (wire_ != nullptr && !halted) until = std::min(until, next_beat() - now);
-    if (leased_) until = std::min(until, kLease);
-    until = std::max<std::int64_t>(until, 0);
-    const timespec limit{static_cast<time_t>(until / 1'000'000'000),
-                         static_cast<long>(until % 1'000'000'000)};
-    hold.unlock();
-    const int found = ::ppoll(watched.data(), count, &limit, nullptr);
-    hold.lock();
-    if (found > 0 && wire_ != nullptr && count > 1) wire_->ready(&watched[1], count - 1);
-  }
-  asleep_.store(false);
-  if (wire_ != nullptr) wire_->disarm();
-  if (watched[0].revents != 0) {
-    std::uint64_t taken = 0;
-    [[maybe_unused]] const auto got = ::read(wake_fd_, &taken, sizeof taken);
-  }
 }
 
 // -- one turn, under the lock -----------------------------------------------------------------

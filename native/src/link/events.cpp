@@ -23,6 +23,7 @@ void EventQueue::close() {
 void EventQueue::push(const Event& event) {
   events_.push_back(event);
   pending_.store(true, std::memory_order_release);
+  if (event.type != EventType::Progressed) urgent_.store(true, std::memory_order_release);
   if (watchers_ == 0) signal();
 }
 
@@ -96,6 +97,7 @@ bool EventQueue::take(std::vector<Event>& out) {
   }
   ++batch_;
   pending_.store(false, std::memory_order_release);
+  urgent_.store(false, std::memory_order_release);
   return true;
 }
 

@@ -38,6 +38,16 @@ const char* describe(Code code) {
       return "the port cannot carry this session";
     case Code::NoMemory:
       return "no memory or descriptors are left";
+    case Code::EnvironmentRefused:
+      return "DPDK did not start";
+    case Code::NoHugePages:
+      return "there are too few huge pages";
+    case Code::BadInterface:
+      return "the interface cannot be used";
+    case Code::OwnAddress:
+      return "the interface carries an address of this host";
+    case Code::NoPermission:
+      return "the process may not do that";
   }
   return "unknown";
 }

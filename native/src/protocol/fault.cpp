@@ -10,7 +10,8 @@ Faults::Verdict Faults::decide() {
   }
   if (random_.chance(rates_.duplicate)) verdict.copies = 2;
   for (unsigned i = 0; i < verdict.copies; ++i) {
-    if (random_.chance(rates_.late)) verdict.late[i] = random_.below(rates_.lateness + 1);
+    verdict.late[i] = rates_.delay;
+    if (random_.chance(rates_.late)) verdict.late[i] += random_.below(rates_.lateness + 1);
   }
   return verdict;
 }
@@ -26,7 +27,7 @@ std::size_t Faults::damage(std::span<std::byte> datagram) {
 
 bool Faults::changes_nothing() const {
   return rates_.drop == 0 && rates_.duplicate == 0 && rates_.late == 0 && rates_.truncate == 0 &&
-         rates_.flip == 0;
+         rates_.flip == 0 && rates_.delay == 0;
 }
 
 }  // namespace genie::datagram

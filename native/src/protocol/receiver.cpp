@@ -112,6 +112,7 @@ Receiver::Result Receiver::open(const Record& record) {
   }
   if (code != Code::Ok && refusals_.size() >= kMaxRefusals) return Result::Dropped;
   in.generation = generation_of(record.message);
+  in.whole = false;
   if (code != Code::Ok) {
     turn_away(record.message, code, detail);
     return Result::Accepted;
@@ -157,9 +158,15 @@ void Receiver::finish(Incoming& in) {
     if (owner.arrivals++ == 0) arrived_.push_back(owner.region.key);
   }
   in.state = State::Done;
+  in.whole = true;
   in.owner = nullptr;
   in.got.release();
   ack_soon_ = true;
+}
+
+bool Receiver::finished(std::uint64_t message) const {
+  const Incoming& in = slots_[slot_of(message)];
+  return in.generation == generation_of(message) && in.state == State::Done && in.whole;
 }
 
 Receiver::Result Receiver::on_cancel(const Record& record) {
@@ -170,6 +177,7 @@ Receiver::Result Receiver::on_cancel(const Record& record) {
   if (generation > in.generation) {
     if (in.state == State::Active) return Result::Violation;
     in.generation = generation;  // what still comes of it is left over
+    in.whole = false;
   } else if (in.state == State::Active) {
     std::erase(in.owner->writers, static_cast<std::uint16_t>(slot));
     in.state = State::Done;

@@ -48,6 +48,15 @@ bool Sender::cancel(std::uint64_t op) {
   return true;
 }
 
+std::vector<std::pair<std::uint64_t, std::uint64_t>> Sender::unfinished() const {
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> found;
+  found.reserve(known_.size());
+  known_.each([&](std::uint64_t op, std::uint32_t slot) {
+    found.emplace_back(op, slot == kWaiting ? 0 : number_of(slots_[slot]));
+  });
+  return found;
+}
+
 void Sender::fail_all(Code code) {
   known_.each([&](std::uint64_t op, std::uint32_t) {
     events_.push_back({EventType::Failed, static_cast<std::uint16_t>(code), op, 0, {}});

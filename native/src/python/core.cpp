@@ -13,10 +13,12 @@
 #include <string>
 #include <vector>
 
+#include "convert.h"
 #include "genie/arena.h"
 #include "genie/endpoint.h"
 #include "genie/shm.h"
 #include "genie/tcp.h"
+#include "genie/ucx.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -25,13 +27,6 @@ namespace genie {
 namespace {
 
 using Free = nb::call_guard<nb::gil_scoped_release>;
-
-Key to_key(const nb::bytes& bytes) {
-  if (bytes.size() != sizeof(Key)) throw std::invalid_argument("a key has 16 bytes");
-  Key key;
-  std::memcpy(&key, bytes.data(), sizeof key);
-  return key;
-}
 
 // Where the bytes of a buffer stand. The caller keeps the buffer alive.
 std::uint64_t address_of(const nb::object& buffer) {
@@ -56,8 +51,6 @@ nb::object view_of(const nb::object& self) {
   return nb::cast(nb::ndarray<nb::memview, std::uint8_t, nb::ndim<1>, nb::device::cpu>(
       arena.data(), 1, shape, self));
 }
-
-std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
 
 // One end of a native connection; see Endpoint. Events come as (type, code, a, b, key or text).
 class Port {
@@ -120,29 +113,10 @@ class Port {
       const nb::gil_scoped_release free;
       endpoint_->poll(events, timeout_ns);
     }
-    nb::list found;
-    for (const Event& event : events) {
-      const auto type = static_cast<int>(event.type);
-      switch (event.type) {
-        case EventType::Arrived:
-          found.append(nb::make_tuple(
-              type, 0, event.a, event.b,
-              nb::bytes(reinterpret_cast<const char*>(&event.key), sizeof event.key)));
-          break;
-        case EventType::Lost:
-          found.append(
-              nb::make_tuple(type, event.code, 0, 0, endpoint_->events().lost_text()));
-          break;
-        default:
-          found.append(nb::make_tuple(type, event.code, event.a, event.b, nb::none()));
-      }
-    }
-    return found;
+    return to_python(events, endpoint_->events());
   }
 
-  // Measures round trips on the real path: posts, waits until the answer has arrived at `here`,
-  // and so on, `count` times; who is not `first` waits before it posts. Nanoseconds of each trip.
-  // Nobody else may use the port meanwhile: events of other transfers are lost.
+  // See measure_trips().
   std::vector<std::int64_t> ping(std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
                                  std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
                                  const nb::bytes& here, std::size_t count, bool first) {
@@ -151,27 +125,8 @@ class Port {
     order.source = pointer(address);
     order.dst = Destination{arena, offset, length, epoch, to_key(there)};
     order.priority = 0;
-    std::vector<std::int64_t> trips;
-    trips.reserve(count);
     const nb::gil_scoped_release free;
-    std::vector<Event> events;
-    std::int64_t limit = now_ns() + 60'000'000'000;
-    for (std::size_t i = 0; i < count && now_ns() < limit; ++i) {
-      const std::int64_t begin = now_ns();
-      order.op = (std::uint64_t{1} << 62) + i;
-      if (first) endpoint_->post(order);
-      for (bool arrived = false; !arrived && now_ns() < limit;) {
-        events.clear();
-        endpoint_->poll(events, 1'000'000'000);
-        for (const Event& event : events) {
-          arrived |= event.type == EventType::Arrived && event.key == mine;
-          if (event.type == EventType::Lost) return trips;
-        }
-      }
-      trips.push_back(now_ns() - begin);
-      if (!first) endpoint_->post(order);
-    }
-    return trips;
+    return measure_trips(*endpoint_, order, mine, count, first);
   }
 
   nb::tuple counters() {
@@ -204,25 +159,67 @@ class Port {
     return attached;
   }
 
-  // Takes the descriptor in any case. False when there is a peer already.
-  bool attach_tcp(int fd, const nb::bytes& greeting, std::uint64_t window, std::uint32_t chunk,
-                  std::int64_t stall_ns, bool sealed, const nb::bytes& send,
-                  const nb::bytes& receive) {
-    auto stream = std::make_unique<TcpStream>(fd, chunk);
-    const auto secret = [sealed](const nb::bytes& bytes) {
-      const auto* data = reinterpret_cast<const std::byte*>(bytes.c_str());
-      return std::span(data, sealed ? bytes.size() : 0);
+  // Takes the descriptors in any case: the streams of one connection, each with two secrets (empty
+  // for clear frames). False when there is a peer already.
+  bool attach_tcp(const std::vector<int>& fds, const nb::bytes& greeting, std::uint64_t window,
+                  std::uint32_t chunk, std::int64_t stall_ns, const std::vector<nb::bytes>& send,
+                  const std::vector<nb::bytes>& receive) {
+    std::vector<std::unique_ptr<TcpStream>> streams;
+    for (const int fd : fds) streams.push_back(std::make_unique<TcpStream>(fd, chunk));
+    if (streams.empty() || send.size() != fds.size() || receive.size() != fds.size()) {
+      throw std::invalid_argument("each stream has two secrets");
+    }
+    const auto secret = [](const nb::bytes& bytes) {
+      if (bytes.size() != 0 && bytes.size() < 16) {
+        throw std::invalid_argument("a secret has at least 16 bytes");
+      }
+      return std::span(reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size());
     };
-    if (sealed && (send.size() < 16 || receive.size() < 16)) {
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+      if (!streams[i]->start(secret(send[i]), secret(receive[i]))) {
+        throw std::runtime_error("the crypto library refuses AES-128-GCM");
+      }
+    }
+    streams[0]->greet(std::string(greeting.c_str(), greeting.size()));
+    auto wire = std::make_unique<TcpWire>(std::move(streams[0]));
+    for (std::size_t i = 1; i < streams.size(); ++i) {
+      if (!wire->add(std::move(streams[i]))) throw std::invalid_argument("too many streams");
+    }
+    const nb::gil_scoped_release free;
+    return endpoint_->attach(std::move(wire), Terms{window, chunk, stall_ns});
+  }
+
+  // Takes the descriptor in any case. False when there is a peer already. `factory` is the
+  // capsule of the module _ucx.
+  bool attach_ucx(const nb::capsule& factory, int fd, const nb::bytes& greeting,
+                  std::uint64_t window, std::uint32_t chunk, std::int64_t stall_ns, bool network,
+                  bool loopback, bool sealed, const nb::bytes& send, const nb::bytes& receive) {
+    const auto* found = static_cast<const UcxFactory*>(factory.data(kUcxCapsule));
+    if (found == nullptr) throw nb::python_error();
+    if (found->abi != kUcxAbi || found->size != sizeof(UcxFactory)) {
+      throw std::runtime_error("_ucx and _core are of different builds");
+    }
+    if (send.size() < 16 || receive.size() < 16) {
       throw std::invalid_argument("a secret has at least 16 bytes");
     }
-    if (!stream->start(secret(send), secret(receive))) {
-      throw std::runtime_error("the crypto library refuses AES-128-GCM");
+    const auto secret = [](const nb::bytes& bytes) {
+      return std::span(reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size());
+    };
+    const UcxSecrets secrets{secret(send), secret(receive), sealed};
+    const UcxOptions options{network, loopback, 0};
+    std::string text(greeting.c_str(), greeting.size());
+    std::string error;
+    bool made = false;
+    bool attached = false;
+    {
+      const nb::gil_scoped_release free;
+      auto wire =
+          UcxWire::create(*found, fd, std::move(text), options, chunk, secrets, error);
+      made = wire != nullptr;
+      if (made) attached = endpoint_->attach(std::move(wire), Terms{window, chunk, stall_ns});
     }
-    stream->greet(std::string(greeting.c_str(), greeting.size()));
-    const nb::gil_scoped_release free;
-    return endpoint_->attach(std::make_unique<TcpWire>(std::move(stream)),
-                             Terms{window, chunk, stall_ns});
+    if (!made) throw std::runtime_error(error);
+    return attached;
   }
 
   bool share(const std::shared_ptr<Arena>& arena) {
@@ -243,6 +240,9 @@ class Port {
 NB_MODULE(_core, m) {
   using genie::Port;
   m.doc() = "The native transports.";
+  genie::bind_datagram(m);
+  // What a program still holds when it ends is its own business, and no leak.
+  nb::set_leak_warnings(false);
   m.def("address_of", &genie::address_of, "buffer"_a);
   nb::class_<genie::Arena>(m, "Arena")
       .def(nb::new_(&genie::make_arena), genie::Free(), "nbytes"_a, "huge"_a = true)
@@ -277,7 +277,9 @@ NB_MODULE(_core, m) {
       .def("join", [](Port& p) { p.endpoint().join(); }, genie::Free())
       .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
            "stall_ns"_a, "ring"_a)
-      .def("attach_tcp", &Port::attach_tcp, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
-           "stall_ns"_a, "sealed"_a, "send"_a, "receive"_a)
+      .def("attach_tcp", &Port::attach_tcp, "fds"_a, "greeting"_a, "window"_a, "chunk"_a,
+           "stall_ns"_a, "send"_a, "receive"_a)
+      .def("attach_ucx", &Port::attach_ucx, "factory"_a, "fd"_a, "greeting"_a, "window"_a,
+           "chunk"_a, "stall_ns"_a, "network"_a, "loopback"_a, "sealed"_a, "send"_a, "receive"_a)
       .def("share", &Port::share, "arena"_a);
 }

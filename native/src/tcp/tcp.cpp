@@ -20,6 +20,7 @@ void TcpWire::receive(Link& link, Turn& turn) {
   std::uint64_t share = kTurn;
   // The first one first: the others may wait for what it brings.
   for (const auto& stream : streams_) {
+    stream->look();
     stream->receive(link, turn, share);
     if (turn.ended() || link.peer_closed()) return;
   }
@@ -27,6 +28,7 @@ void TcpWire::receive(Link& link, Turn& turn) {
 
 void TcpWire::send(Link& link, Turn& turn, Wanted wanted) {
   std::uint64_t share = kTurn;
+  for (const auto& stream : streams_) stream->retry();
   streams_[0]->send(link, turn, wanted, share);
   if (wanted != Wanted::All) return;
   for (std::size_t i = 1; i < streams_.size() && !turn.ended(); ++i) {

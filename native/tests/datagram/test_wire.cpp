@@ -85,6 +85,52 @@ TEST_CASE("AES-128-GCM: NIST's test case 4, in uneven pieces") {
   CHECK_FALSE(opener->verify(tag));
 }
 
+TEST_CASE("AES-128-GCM: every engine seals alike, at every length and in any pieces") {
+  MESSAGE("the best engine is " << std::string(Gcm::best()));
+  AesKey key{};
+  Random random(11);
+  for (auto& byte : key) byte = static_cast<std::byte>(random.below(256));
+  std::vector<std::byte> header(32), plain(9000), sealed(9000), other(9000), back(9000);
+  for (auto& byte : plain) byte = static_cast<std::byte>(random.below(256));
+  const auto best = Gcm::create(key, true), reference = Gcm::create(key, true, Gcm::Engine::Reference);
+  const auto opener = Gcm::create(key, false);
+  REQUIRE((best && reference && opener));
+  for (std::uint64_t number = 0; number < 300; ++number) {
+    const std::size_t size = number < 150 ? number : random.below(plain.size());
+    std::byte tags[2][16];
+    REQUIRE(best->begin(7, number, header.data(), header.size()));
+    for (std::size_t at = 0; at < size;) {
+      const std::size_t piece = std::min<std::size_t>(size - at, 1 + random.below(size));
+      REQUIRE(best->add(sealed.data() + at, plain.data() + at, piece));
+      at += piece;
+    }
+    REQUIRE(best->seal(tags[0]));
+    REQUIRE(reference->begin(7, number, header.data(), header.size()));
+    REQUIRE(reference->add(other.data(), plain.data(), size));
+    REQUIRE(reference->seal(tags[1]));
+    REQUIRE(std::memcmp(sealed.data(), other.data(), size) == 0);
+    REQUIRE(std::memcmp(tags[0], tags[1], 16) == 0);
+    for (const bool damaged : {false, true}) {
+      if (damaged) tags[0][random.below(16)] ^= std::byte{1} << random.below(8);
+      REQUIRE(opener->begin(7, number, header.data(), header.size()));
+      REQUIRE(opener->add(back.data(), sealed.data(), size));
+      REQUIRE(opener->verify(tags[0]) == !damaged);
+    }
+    REQUIRE(std::memcmp(back.data(), plain.data(), size) == 0);
+  }
+}
+
+TEST_CASE("CRC32C past the caches equals the plain one, wherever the output stands") {
+  Random random(3);
+  std::vector<std::byte> in(20000), out(20100);
+  for (auto& byte : in) byte = static_cast<std::byte>(random.below(256));
+  for (std::size_t i = 0; i < 400; ++i) {
+    const std::size_t size = random.below(in.size()), shift = random.below(3) * 32 + i % 2;
+    REQUIRE(crc32c_stream(5, out.data() + shift, in.data(), size) == crc32c(5, in.data(), size));
+    REQUIRE(std::memcmp(out.data() + shift, in.data(), size) == 0);
+  }
+}
+
 TEST_CASE("derived keys depend on the secret and on the label") {
   const auto secret = noise(32, 2), other = noise(32, 3);
   const auto up = noise(4, 4), down = noise(4, 5);

@@ -42,7 +42,7 @@ struct Options {
   bool pin = false;
   std::size_t pings = 20'000;
   std::size_t window = 8 << 20;
-  std::uint16_t descriptors = 1024;
+  std::uint16_t descriptors = 0;  // 0: what suits the device
   std::string driver = "af_packet";
 };
 
@@ -106,19 +106,19 @@ class Side {
       ::close(fd);
     }
     std::string error;
-    if (!Eal::start({}, error)) die(error);
+    Code why;
+    if (!Eal::start({}, why, error)) die(error);
     DpdkOptions port;
     const std::string interface = "genie" + std::to_string(index);
     if (options.kind == "memif") {
       port = memif_device(0, "/tmp/genie-memif-" + std::to_string(::getppid()) + ".sock",
                           index == 0, options.mtu);
     } else if (!(options.driver == "af_xdp"
-                     ? af_xdp_device(0, interface, options.mtu, port, error)
-                     : af_packet_device(0, interface, options.mtu, port, error))) {
+                     ? af_xdp_device(0, interface, options.mtu, port, why, error)
+                     : af_packet_device(0, interface, options.mtu, port, why, error))) {
       die(error);
     }
-    port.descriptors = options.descriptors;
-    Code why;
+    if (options.descriptors != 0) port.descriptors = options.descriptors;
     // A memif client that finds no server fails at once.
     if (index == 1) hear<char>(control);
     auto made = DpdkPort::open(port, why, error);
@@ -276,7 +276,7 @@ class Side {
       channel_->poll(events_, 1'000'000'000);
       for (const Event& event : events_) {
         if (event.type == EventType::Completed) die("completed, but its receiver is dead");
-        if (event.type == EventType::Failed) {
+        if (event.type == EventType::Lost) {
           std::printf("{\"case\": \"%s/killed peer\", \"code\": %u, \"seconds\": %.3f}\n",
                       name_.c_str(), event.code, static_cast<double>(clock_now() - start) / 1e9);
           return;

@@ -109,19 +109,19 @@ Code wait_for(Channel& channel, std::uint64_t op) {
 
 TEST_CASE("what DPDK cannot be started with is said, and nothing is started") {
   std::string error;
+  Code why;
   EalOptions options;
   options.pci = {"eth0"};
-  CHECK_FALSE(Eal::start(options, error));
+  CHECK_FALSE(Eal::start(options, why, error));
   CHECK(error.find("PCI address") != std::string::npos);
   options.pci.clear();
   options.memory_mb = 1;
-  CHECK_FALSE(Eal::start(options, error));
+  CHECK_FALSE(Eal::start(options, why, error));
   options.memory_mb = 1u << 20;
   options.pages = EalOptions::Pages::Huge;
-  CHECK_FALSE(Eal::start(options, error));
+  CHECK_FALSE(Eal::start(options, why, error));
   CHECK(error.find("vm.nr_hugepages") != std::string::npos);
   CHECK_FALSE(Eal::running());
-  Code why;
   CHECK_FALSE(DpdkPort::open(ring_device(0, 9000), why, error));
   CHECK(why == Code::PortUnusable);
 }
@@ -132,8 +132,9 @@ TEST_CASE("DPDK starts once, and leaves the calling thread where it was") {
   sched_getaffinity(0, sizeof before, &before);
   EalOptions options;
   options.memory_mb = 512;
-  REQUIRE_MESSAGE(Eal::start(options, error), error);
-  CHECK(Eal::start(options, error));
+  Code why;
+  REQUIRE_MESSAGE(Eal::start(options, why, error), error);
+  CHECK(Eal::start(options, why, error));
   sched_getaffinity(0, sizeof after, &after);
   CHECK(CPU_EQUAL(&before, &after));
   MESSAGE(Eal::version() << (Eal::huge() ? ", huge pages" : ", ordinary pages"));
@@ -147,13 +148,13 @@ TEST_CASE("devices that cannot be used: a cause and a remedy each") {
   CHECK_FALSE(DpdkPort::open(options, why, error));
   CHECK(why == Code::PortUnusable);
   CHECK(error.find("net_nonsense0") != std::string::npos);
-  CHECK_FALSE(af_packet_device(0, "nosuch0", 1500, options, error));
+  CHECK_FALSE(af_packet_device(0, "nosuch0", 1500, options, why, error));
   CHECK(error.find("no such interface") != std::string::npos);
-  CHECK_FALSE(af_packet_device(0, "lo", 1500, options, error));
+  CHECK_FALSE(af_packet_device(0, "lo", 1500, options, why, error));
   CHECK(error.find("carries an address") != std::string::npos);
-  CHECK_FALSE(af_packet_device(0, "lo,qpairs=9", 1500, options, error));
-  CHECK_FALSE(af_packet_device(0, "lo", 65000, options, error));
-  CHECK_FALSE(af_xdp_device(0, "lo", 9000, options, error));
+  CHECK_FALSE(af_packet_device(0, "lo,qpairs=9", 1500, options, why, error));
+  CHECK_FALSE(af_packet_device(0, "lo", 65000, options, why, error));
+  CHECK_FALSE(af_xdp_device(0, "lo", 9000, options, why, error));
   CHECK(error.find("MTU of") != std::string::npos);
   options = ring_device(1, 100);
   CHECK_FALSE(DpdkPort::open(options, why, error));

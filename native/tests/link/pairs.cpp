@@ -69,19 +69,15 @@ std::pair<int, int> tcp_sockets() {
   return {near, far};
 }
 
-namespace {
-
-Side side(const Terms& terms) {
+Side started(const Terms& terms) {
   Side made{std::make_unique<Endpoint>(terms), {}};
   std::string error;
   REQUIRE(made.endpoint->start(error));
   return made;
 }
 
-}  // namespace
-
 Pair shm_pair(const Terms& terms) {
-  Pair pair{side(terms), side(terms)};
+  Pair pair{started(terms), started(terms)};
   const auto [near, far] = unix_sockets();
   std::string error;
   for (auto [made, fd] : {std::pair{&pair.a, near}, std::pair{&pair.b, far}}) {
@@ -93,7 +89,7 @@ Pair shm_pair(const Terms& terms) {
 }
 
 Pair tcp_pair(bool sealed, int streams, const Terms& terms) {
-  Pair pair{side(terms), side(terms)};
+  Pair pair{started(terms), started(terms)};
   std::unique_ptr<TcpWire> wires[2];
   for (int i = 0; i < streams; ++i) {
     const auto [near, far] = tcp_sockets();

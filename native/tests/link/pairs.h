@@ -32,6 +32,12 @@ inline constexpr Terms kTerms{1 << 20, 64 << 10, 30'000'000'000};
 Pair shm_pair(const Terms& terms = kTerms);
 Pair tcp_pair(bool sealed, int streams = 1, const Terms& terms = kTerms);
 
+// The wires that test_endpoint.cpp runs over; each test program has its own.
+using Make = std::function<Pair()>;
+std::vector<std::pair<const char*, Make>> wires();
+
+Side started(const Terms& terms);
+
 std::pair<int, int> unix_sockets();
 std::pair<int, int> tcp_sockets();
 Region region_of(std::vector<std::byte>& bytes, std::uint64_t number);

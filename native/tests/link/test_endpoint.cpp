@@ -12,18 +12,8 @@
 namespace genie::test {
 namespace {
 
-using Make = std::function<Pair()>;
-
-const std::vector<std::pair<const char*, Make>> kWires = {
-    {"shm", [] { return shm_pair(); }},
-    {"tcp", [] { return tcp_pair(false); }},
-    {"tcp sealed", [] { return tcp_pair(true); }},
-    {"tcp, 4 streams", [] { return tcp_pair(false, 4); }},
-    {"tcp sealed, 4 streams", [] { return tcp_pair(true, 4); }},
-};
-
 TEST_CASE("bytes arrive, of any size, both ways") {
-  for (const auto& [name, make] : kWires) {
+  for (const auto& [name, make] : wires()) {
     CAPTURE(name);
     Pair pair = make();
     std::uint64_t op = 0;
@@ -53,7 +43,7 @@ TEST_CASE("bytes arrive, of any size, both ways") {
 }
 
 TEST_CASE("posts, cancellations and withdrawals from many threads") {
-  for (const auto& [name, make] : kWires) {
+  for (const auto& [name, make] : wires()) {
     CAPTURE(name);
     constexpr std::size_t kSize = 300'000;
     constexpr int kThreads = 3;
@@ -122,7 +112,7 @@ TEST_CASE("an alarm rings once") {
 }
 
 TEST_CASE("a stale epoch, a foreign key and too long a range are refused") {
-  for (const auto& [name, make] : kWires) {
+  for (const auto& [name, make] : wires()) {
     CAPTURE(name);
     Pair pair = make();
     const auto data = noise(100, 1);

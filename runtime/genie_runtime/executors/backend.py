@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 
+from genie_runtime.executors.bounce import Bounce
 from genie_runtime.executors.graphs import Graphs
 from genie_runtime.executors.runs import Stop
 from genie_runtime.executors.slots import Bound
@@ -20,7 +21,8 @@ from genie_schemas.errors import GenieError
 
 __all__ = ["Backend", "is_fatal", "is_out_of_memory", "make_backend"]
 
-_STAGING = 64 << 20
+_BOUNCE_FROM = 1 << 20
+"""Bytes from which pinned buffers pay: below, the driver copies through one of its own at once."""
 
 
 class Backend(Protocol):
@@ -131,6 +133,7 @@ class _CudaBackend:
         torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / total), self.device)
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._graphs = Graphs(self._stream)
+        self._bounce = Bounce(self.device)
 
     def name(self) -> str:
         return torch.cuda.get_device_name(self.device)
@@ -151,32 +154,24 @@ class _CudaBackend:
         value = torch.empty_strided(
             host.size(), host.stride(), dtype=host.dtype, device=self.device
         )
-        value.copy_(host)
+        if host.nbytes < _BOUNCE_FROM:
+            value.copy_(host)
+        else:
+            self._bounce.to_device(_bytes_of(host), _bytes_of(value))
         return value
 
     def read_constant(self, host: torch.Tensor) -> torch.Tensor:
-        """Through pinned memory in pieces: the copy runs at the link's speed, the pin is small."""
         with self.run_context():
-            value = torch.empty_strided(
-                host.size(), host.stride(), dtype=host.dtype, device=self.device
-            )
-            source = _bytes_of(host)
-            target = _bytes_of(value)
-            staging = torch.empty(
-                min(_STAGING, max(source.numel(), 1)), dtype=torch.uint8, pin_memory=True
-            )
-            for start in range(0, source.numel(), _STAGING):
-                piece = source[start : start + _STAGING]
-                staging[: piece.numel()].copy_(piece)
-                target[start : start + piece.numel()].copy_(
-                    staging[: piece.numel()], non_blocking=True
-                )
-                self._stream.synchronize()
+            value = self.read(host)
+            self._stream.synchronize()
         return value
 
     def write(self, value: torch.Tensor, host: torch.Tensor) -> None:
-        host.copy_(value)
-        self._stream.synchronize()
+        if host.nbytes < _BOUNCE_FROM or value.stride() != host.stride():
+            host.copy_(value)
+            self._stream.synchronize()
+        else:
+            self._bounce.to_host(_bytes_of(value), _bytes_of(host))
 
     def call(
         self,

@@ -89,11 +89,12 @@ class Boot(_Message):
 
 
 class MapArena(_Message):
-    """Map `size` bytes; the descriptor follows."""
+    """Map `size` bytes: those of `parts` (see `Arena.assemble`), else the descriptor follows."""
 
     kind: Literal["map"] = "map"
     arena: _Int
     size: _Int
+    parts: Annotated[list[_Area], Field(max_length=4096)] = []
 
 
 class UnmapArena(_Message):

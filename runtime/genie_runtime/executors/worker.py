@@ -107,9 +107,7 @@ class _Worker:
     def _carry_out(self, command: messages.Command, blob: bytes) -> None:
         match command:
             case messages.MapArena():
-                fd = self._channel.receive_fd()
-                arena = Arena.attach(fd, command.size, command.arena)
-                self._arenas[arena.id] = arena
+                arena = self._arenas[command.arena] = self._map(command)
                 self._executor.map_arena(arena)
             case messages.UnmapArena():
                 self._executor.unmap_arena(command.arena)
@@ -127,6 +125,12 @@ class _Worker:
                 self._executor.deliver(command.run_key, command.step)
             case messages.Cancel():
                 self._executor.cancel(command.run_key)
+
+    def _map(self, command: messages.MapArena) -> Arena:
+        if command.parts:
+            parts = [(arena, offset, length) for arena, offset, length in command.parts]
+            return Arena.assemble(parts, self._arenas, command.arena)
+        return Arena.attach(self._channel.receive_fd(), command.size, command.arena)
 
     def _answer(self, command: messages.Install | messages.Load, blob: bytes) -> None:
         problem = None

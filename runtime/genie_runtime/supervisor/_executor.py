@@ -246,8 +246,9 @@ class WorkerExecutor:
 
     def _map(self, worker: Worker, arena: ArenaPort) -> None:
         with contextlib.suppress(OSError):
-            message = messages.MapArena(arena=arena.id, size=arena.size)
-            worker.process.send(message, fd=arena.fd)
+            parts = [list(part) for part in arena.parts]
+            message = messages.MapArena(arena=arena.id, size=arena.size, parts=parts)
+            worker.process.send(message, fd=None if parts else arena.fd)
 
     def _restore(self, worker: Worker, digest: str) -> None:
         """Tell a worker what it lacks of a plan. Raises OSError when it is gone."""

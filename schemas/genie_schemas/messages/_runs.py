@@ -6,16 +6,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from genie_schemas.messages._base import Handle, Hex128, Hex256, Message, Milliseconds, RunId, Text
+from genie_schemas.messages._base import (
+    Handle,
+    Hex128,
+    Hex256,
+    Message,
+    Milliseconds,
+    Path,
+    RunId,
+    Text,
+)
 from genie_schemas.plan import Count, Digest, Identifier, Name, Positive
 
 
 class ExpectRequest(Message):
-    """Expect a peer's data connection for link `link`."""
+    """Expect a peer's data connection for link `link`, over `transport` alone if one is named."""
 
     session: Hex128
     link: Hex128
     key: Hex256
+    transport: Path = "auto"
 
 
 class ExpectReply(Message):
@@ -31,12 +41,20 @@ class DialRequest(Message):
     link: Hex128
     key: Hex256
     endpoint: Text
+    transport: Path = "auto"
 
 
 class DialReply(Message):
-    """The path that the link took ("unix", "tcp")."""
+    """The path that the link took ("shm", "tcp", "dpdk"), and why no better one: path → reason."""
 
     path: Text
+    reasons: dict[Path, Text] = Field(default_factory=dict)
+
+
+class LinksReply(Message):
+    """The path that every link of the session has now: a lost one is left for the next."""
+
+    paths: dict[Hex128, Path]
 
 
 class RecallRequest(Message):
@@ -174,6 +192,32 @@ class ActiveRun(Message):
     age_ms: Count
 
 
+class PoolStatus(Message):
+    """The shared memory in which a device's values lie.
+
+    `used_bytes` were asked for, of at most `limit_bytes`; `arena_bytes` are mapped for it,
+    `huge_bytes` of them in 2 MiB pages. `largest_free_bytes` is the largest request that would be
+    served now, `fragmentation_ppm` the share of the bytes not in use that it leaves out, in
+    millionths. `assembled` of the `regions` lie in scattered pages. Of the requests, `waits` had
+    to wait, `waited_ms` together, and `refused` got nothing; `waiting` wait now.
+    """
+
+    limit_bytes: Count
+    arena_bytes: Count
+    huge_bytes: Count
+    used_bytes: Count
+    peak_bytes: Count
+    largest_free_bytes: Count
+    fragmentation_ppm: Count
+    arenas: Count
+    regions: Count
+    assembled: Count
+    waiting: Count
+    waits: Count
+    waited_ms: Count
+    refused: Count
+
+
 class DeviceStatus(Message):
     """A device and its memory: `reserved_bytes` by runs, `constant_bytes` by weights."""
 
@@ -182,6 +226,14 @@ class DeviceStatus(Message):
     memory_bytes: Positive
     reserved_bytes: Count
     constant_bytes: Count
+    pool: PoolStatus | None = None
+
+
+class GpuDirectStatus(Message):
+    """How bytes reach a GPU: straight, or through pinned buffers; "none" without a GPU."""
+
+    mode: Literal["direct", "bounce", "none"]
+    reason: Text
 
 
 class StatusReply(Message):
@@ -199,3 +251,4 @@ class StatusReply(Message):
     devices: list[DeviceStatus]
     active: list[ActiveRun]
     telemetry: dict[str, int]
+    gpu_direct: GpuDirectStatus | None = None

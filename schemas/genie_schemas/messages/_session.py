@@ -6,17 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genie_schemas.messages._base import Hex128, Hex256, Message, Text, Tolerant, Version
+from genie_schemas.messages._base import Hex128, Hex256, Message, Path, Text, Tolerant, Version
 from genie_schemas.plan import Count, Identifier, Positive
 
 
 class OpenRequest(Tolerant):
-    """What the client speaks: protocol, plan formats it may send, features it can use."""
+    """What the client speaks: protocol, plan formats it may send, features it can use.
+
+    `transport` is the data path that the user named, or "auto".
+    """
 
     protocol: Version
     client: Text
     formats: Annotated[list[Version], Field(min_length=1, max_length=32)]
     features: Annotated[list[Text], Field(max_length=256)]
+    transport: Path = "auto"
 
 
 class DeviceInfo(Message):
@@ -39,7 +43,8 @@ class OpenReply(Tolerant):
     """What is bound: the lower protocol version, the features that both have, the node's facts.
 
     `node` identifies the daemon across restarts, `boot_id` this start of it; `epoch` fences its
-    ledger. The session ends when no heartbeat came for `lease_ms`.
+    ledger. The session ends when no heartbeat came for `lease_ms`. `paths` are those on which
+    other daemons can reach this one ("shm", "tcp", "dpdk"); older daemons do not say.
     """
 
     protocol: Version
@@ -56,6 +61,7 @@ class OpenReply(Tolerant):
     data: DataEndpoint
     lease_ms: Positive
     heartbeat_ms: Positive
+    paths: list[Path] = Field(default_factory=list)
 
 
 class SessionRequest(Message):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from genie_runtime.arena import ArenaPool
+from genie_runtime.pool import ArenaPool
 from genie_runtime.ports import (
     ExecutorPort,
     Failed,

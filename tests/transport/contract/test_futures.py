@@ -210,16 +210,16 @@ def test_ending_after_its_event_loop_harms_nobody(make_pair: Callable[..., Pair]
     waiting.close()
 
 
-def test_errors_carry_what_happened(make_pair: Callable[..., Pair], path: str) -> None:
+def test_errors_carry_what_happened(make_pair: Callable[..., Pair], kind: str) -> None:
     a, b = make_pair()
     dst = b.register(bytearray(3))
     b.deregister(dst)
     error = a.post(a.register(b"abc"), dst, attempt=2).exception(WAIT)
     assert isinstance(error, TransferError)
-    assert (error.code, error.path, error.attempt) == ("GEN0623", path, 2)
+    assert (error.code, error.path, error.attempt) == ("GEN0623", kind, 2)
     assert error.op_id is not None
     assert error.context == {"bytes": 3, "progress": 0.0}
-    assert f"op {error.op_id}, path {path}, attempt 2" in str(error)
+    assert f"op {error.op_id}, path {kind}, attempt 2" in str(error)
     shown = error.to_genie_error()
     assert shown.code == "GEN0623"
     assert shown.remedy is not None

@@ -184,7 +184,7 @@ def test_close_fails_what_is_outstanding(make_pair: Callable[..., Pair]) -> None
     a.deregister(src)
     assert a.stats().failed == 1
     b.close()
-    assert descriptors() <= before
+    eventually(lambda: descriptors() <= before, "all descriptors are closed")
 
 
 def test_close_in_a_callback(make_pair: Callable[..., Pair]) -> None:

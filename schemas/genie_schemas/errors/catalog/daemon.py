@@ -141,6 +141,28 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "A Unix socket is as private as the folder around it. Others may rename or replace "
         "files in this one. Choose a folder of your own with mode 0700.",
     ),
+    "GEN0530": (
+        "A daemon has no such data path",
+        ExitCode.UNREACHABLE,
+        "--transport named a path, and a daemon that the run involves cannot take it. A named path "
+        "is never silently replaced by another. For dpdk start the daemon with --dpdk DEVICE; for "
+        "shm or tcp give it a --peer-listen on a Unix socket or on a TCP port; or name no path "
+        "(--transport auto), and the best one that both sides have is taken.",
+    ),
+    "GEN0531": (
+        "The data path does not fit",
+        ExitCode.USAGE,
+        "--transport names the path between daemons, and from a client on another host: auto, "
+        "shm, tcp, dpdk or ucx. It has no meaning for a plan that runs in the client's own "
+        "process, and shm does not reach another host.",
+    ),
+    "GEN0532": (
+        "The interface cannot be made ready",
+        ExitCode.FAILURE,
+        "setup=yes brings the interface of a DPDK port up with the MTU asked for. It is not there, "
+        "belongs to the host's own network (an address, a bridge, a bond), takes no such MTU, or "
+        "the daemon may not change it. The host's own interfaces are never touched.",
+    ),
     "GEN0590": (
         "This machine lacks something that Genie requires",
         ExitCode.FAILURE,

@@ -331,4 +331,14 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """The pool of shared memory is in use by other runs and nothing was given back before the
         deadline. Try again later, lower the number of concurrent runs, or raise the limit.""",
     ),
+    "GEN0473": (
+        "GPU-direct cannot be had",
+        ExitCode.FAILURE,
+        """genied was started with --gpu-direct on, and something between the GPU and the network is
+        missing: a driver, a kernel module that lets a NIC reach GPU memory (nvidia_peermem or
+        gdrdrv), DPDK's gpudev driver for CUDA (Debian's packages come without it), or a transport
+        that registers GPU memory. The cause lists what. With `genied --gpu-direct auto` values pass
+        through pinned memory of the host instead; `genie status` says which of the two is in
+        force.""",
+    ),
 }

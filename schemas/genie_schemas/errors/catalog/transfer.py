@@ -1,7 +1,9 @@
 """Error codes of this area; see the package's docstring for the ranges.
 
 GEN060x set-up and connection · GEN061x the life of one transfer · GEN062x buffers and handles ·
-GEN063x integrity. The refusals that a receiver sends (0623–0627, 0630) travel as bare numbers.
+GEN063x integrity · GEN064x network devices under DPDK · GEN065x choosing and changing
+paths · GEN066x UCX · GEN067x memory. The refusals that a receiver sends (0623–0627, 0630) travel as
+bare numbers.
 """
 
 from genie_schemas.errors._registry import ExitCode
@@ -188,5 +190,134 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         """A frame was forged, replayed, out of order or impossible: its header's tag, sequence
         number, size or offset does not fit. The connection is ended at once, since nothing that
         follows can be trusted.""",
+    ),
+    "GEN0640": (
+        "The session's key is used up",
+        ExitCode.FAILURE,
+        """One key may seal a bounded number of datagrams, so that none can be forged. The session
+        has reached it, after half a pebibyte or so. Open a new session, which has new keys.""",
+    ),
+    "GEN0641": (
+        "The port has lost its carrier",
+        ExitCode.UNREACHABLE,
+        """The network device under the session had no carrier for five seconds: the cable, the
+        switch, the peer's interface, or this interface was taken down. A shorter loss is forgiven.
+        Transfers that were outstanding were not reported as arrived, and may be repeated.""",
+    ),
+    "GEN0642": (
+        "The device cannot be used",
+        ExitCode.UNREACHABLE,
+        """DPDK has no driver for the device, the driver refuses it, it is in use already, or it
+        cannot carry datagrams of the size that both sides have. The cause names which. A PCI
+        device must be bound to a driver that DPDK knows (vfio-pci), a memif client needs a server
+        that listens already, and AF_XDP carries no large frames.""",
+    ),
+    "GEN0643": (
+        "No memory is left for the device",
+        ExitCode.FAILURE,
+        """Packet buffers and rings come from memory that DPDK reserves once, when it starts in a
+        process, or from the huge pages of the machine. Reserve more, or use a smaller MTU.""",
+    ),
+    "GEN0644": (
+        "DPDK is not there",
+        ExitCode.UNREACHABLE,
+        """A device under DPDK was asked for, and this build has no DPDK part: the libraries were
+        missing or older than 22.11 when Genie was installed, or they are missing now. Install them
+        and build again: on Debian and Ubuntu `apt-get install dpdk-dev libdpdk-dev`, then
+        `pip install -e . --no-build-isolation`. No other path needs them.""",
+    ),
+    "GEN0645": (
+        "DPDK did not start",
+        ExitCode.FAILURE,
+        """DPDK's environment starts once in a process and cannot be ended and begun again. It
+        refused to start, or it runs already with options that exclude what is asked for now. The
+        cause says which; name all devices before the first is opened, or restart the process.""",
+    ),
+    "GEN0646": (
+        "There are too few huge pages",
+        ExitCode.FAILURE,
+        """Huge pages were demanded (pages=huge), and the machine has fewer free ones than
+        DPDK is to get. Reserve them with `sysctl vm.nr_hugepages=N` (2 MiB each), give DPDK less
+        memory, or allow ordinary pages, which cost some speed.""",
+    ),
+    "GEN0647": (
+        "The network interface cannot be used",
+        ExitCode.UNREACHABLE,
+        """The interface does not exist in the network namespace, is down, or has a smaller MTU
+        than was asked for. The cause names the command that mends it. Names of interfaces are
+        looked up in the namespace that was named, not in the caller's.""",
+    ),
+    "GEN0648": (
+        "The interface carries the host's own address",
+        ExitCode.USAGE,
+        """The data plane answers for an address of its own, and needs an interface for itself:
+        on one that carries an address of the host, the kernel would answer too, and the host's
+        traffic would be lost. Use a VLAN, a virtual function or a veth without an address.""",
+    ),
+    "GEN0649": (
+        "No permission to use the device",
+        ExitCode.AUTHENTICATION,
+        """Packet sockets and AF_XDP need CAP_NET_RAW and CAP_NET_ADMIN, another network namespace
+        CAP_SYS_ADMIN, and PCI devices access to /dev/vfio. Grant the capabilities to the daemon
+        (AmbientCapabilities= in its unit), or run it as root.""",
+    ),
+    "GEN0650": (
+        "No DPDK port is open",
+        ExitCode.UNREACHABLE,
+        """The dpdk path was named, and this side has no port for it, or its port is down. A named
+        path is never silently replaced. Ports belong to daemons: start genied with --dpdk DEVICE,
+        or name no path and let the peers choose.""",
+    ),
+    "GEN0651": (
+        "The port does not reach the peer",
+        ExitCode.UNREACHABLE,
+        """Both sides have a port and agreed on the dpdk path, but no datagram came through. Check
+        that both ports are on one network (the same cable, switch or memif socket), that their
+        addresses differ and lie in one /24, that the frames of one fit the other's MTU, and that
+        nothing between them drops UDP.""",
+    ),
+    "GEN0652": (
+        "The session could not move to its next path",
+        ExitCode.UNREACHABLE,
+        """The port's path was lost, the peers agreed on what had arrived, and the next path could
+        not be opened. Every outstanding transfer fails and none is reported as arrived unless its
+        receiver had verified it. Open a new connection and post again.""",
+    ),
+    "GEN0665": (
+        "The ucx path is not there",
+        ExitCode.UNREACHABLE,
+        """The ucx path was named, and Genie was built without UCX or its libraries cannot be
+        loaded. A named path is never silently replaced. Install UCX 1.12 or newer with its headers
+        (Debian, Ubuntu: apt-get install libucx-dev; or the package of the network card's vendor)
+        and run `make setup`, or name another path.""",
+    ),
+    "GEN0666": (
+        "UCX over a network needs that network declared trusted",
+        ExitCode.AUTHENTICATION,
+        """UCX believes whoever reaches the ports that it opens: its transports let a stranger
+        write into the memory of the process. Encrypted frames do not help against that. So the
+        ucx path leaves a machine's shared memory only where both sides declare the network, with
+        all hosts and users on it, trusted. A network of its own for the machines, such as an RDMA
+        fabric, is; the loopback device of a machine with other users is not.""",
+    ),
+    "GEN0667": (
+        "UCX cannot start",
+        ExitCode.FAILURE,
+        """UCX found no transport that it may use, or no memory for it. The cause says what UCX
+        reported. Its choice can be narrowed by the UCX_ variables of the environment (UCX_TLS,
+        UCX_NET_DEVICES); `ucx_info -d` of the package ucx-utils lists what the machine has.""",
+    ),
+    "GEN0671": (
+        "An arena cannot be made",
+        ExitCode.FAILURE,
+        """genie_transport.Arena takes its memory at once, so that no later access can fail. The
+        machine, or the cgroup of the process, does not have that much free, or the size is not
+        positive. Huge pages are no condition: without them an arena has small ones.""",
+    ),
+    "GEN0672": (
+        "The arena is closed",
+        ExitCode.FAILURE,
+        """close() was called on the arena. Arrays that were made of it before stay valid; new ones
+        cannot be made, and it cannot be shared any more.""",
     ),
 }

@@ -1,0 +1,19 @@
+"""Ports over DPDK."""
+
+from typing import Any
+
+def version() -> str: ...
+def running() -> bool: ...
+def huge() -> bool: ...
+def start(pages: str, memory_mb: int, pci: list[str]) -> tuple[int, str]: ...
+def open(
+    kind: str,
+    number: int,
+    where: str,
+    server: bool,
+    mtu: int,
+    ip: bytes,
+    udp: int,
+    netns: str,
+) -> tuple[Any, ...]: ...
+def set_link(device: str, up: bool) -> bool: ...

@@ -1,0 +1,495 @@
+"""A session over a port, and its move to the connection beside it when the port's path is lost.
+
+Nothing is lost and nothing doubled: when both sides have closed the port's session, each asks the
+other which of its unfinished messages were received whole (`_control`). Those are complete, and
+their arrivals were reported then; all others are posted again on the next transport, as are all
+regions registered there. Orders that come in between are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import secrets
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from genie_schemas.errors import GenieError
+from genie_transport._control import Handover
+from genie_transport._errors import ProtocolViolation
+from genie_transport._handle import DMAHandle
+from genie_transport._handshake import TrafficKeys
+from genie_transport._line import Line
+from genie_transport._transport import Transport
+from genie_transport._types import (
+    Capabilities,
+    Completed,
+    Connected,
+    Counters,
+    Event,
+    Expired,
+    Failed,
+    Lost,
+    Priority,
+    Region,
+    Transfer,
+)
+
+__all__ = ["FailoverTransport", "PortTransport"]
+
+_log = logging.getLogger("genie_transport")
+_FAREWELL = 0.25  # seconds that a peer's last datagrams have when its connection has ended
+_GREETING = 0  # its operation: those of a manager count from 1
+_PROBE = 3.0  # seconds that the peer's first datagram may take
+_PROBE_STEP = 0.005
+_STEP = 0.1  # seconds between looks at the alarm while the session moves
+# Ends of the path. After any other the peer cannot be trusted to go on.
+_PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615", "GEN0640", "GEN0641")
+_UNKNOWN = Lost("GEN0610", "the path was lost", {})
+
+
+_Succeed = Callable[[socket.socket, Callable[[Transport], None]], Transport]
+
+
+class PortTransport(Transport, Protocol):
+    """What a transport over a port can say when it has ended, besides being one."""
+
+    def outstanding(self) -> list[tuple[int, int]]:
+        """(op, message number) of posts whose end is not known here."""
+        ...
+
+    def finished(self, message: int) -> bool:
+        """Whether the peer's message of that number was received whole and verified."""
+        ...
+
+
+class _Phase(Enum):
+    FIRST = 1
+    MOVING = 2
+    SECOND = 3
+    ENDED = 4
+
+
+class FailoverTransport:
+    """Implements Transport over a port's transport, and later over its successor.
+
+    A thread watches the connection: it says at once that a peer has died, and it carries the move
+    out. Orders take `_lock`; whoever polls the first transport holds `_polling`.
+    """
+
+    def __init__(
+        self,
+        first: PortTransport,
+        sock: socket.socket,
+        control: TrafficKeys,
+        *,
+        greeting: bytes = b"",
+        patience: float,
+        succeed: _Succeed | None = None,
+        moved: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """`sock` belongs to the transport; `greeting` goes out on it first.
+
+        `succeed(sock, prepare)` makes the next transport, and calls prepare(transport) before it
+        takes a byte from `sock`; None: the path was named, and none follows.
+        `patience` is how many seconds the peer has to answer. `moved(reason)` is called once.
+        """
+        self._first = first
+        self._second: Transport | None = None
+        self._succeed = succeed
+        self._moved = moved
+        self._patience = patience
+        self._phase = _Phase.FIRST
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._polling = threading.Lock()
+        self._regions: dict[bytes, Region] = {}
+        self._posts: dict[int, Transfer] = {}
+        self._asked: dict[int, int] = {}
+        self._epoch = 0
+        self._alarm: float | None = None
+        self._closing = self._woken = False
+        self._why: Lost | None = None
+        self._peer_left = False
+        self._settled = threading.Event()
+        self._first_fd = first.fileno()
+        self._before = Counters()
+        self._events: list[Event] = []
+        self._line = Line(sock, control, greeting)
+        # One descriptor for whatever moves the bytes, so that event loops need not follow.
+        self._notice = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ready = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._ready.register(self._notice, select.EPOLLIN)
+        self._ready.register(self._first_fd, select.EPOLLIN)
+        path = first.capabilities().path
+        self._thread = threading.Thread(
+            target=self._run, name=f"genie-transfer-{path}-control", daemon=True
+        )
+        self._thread.start()
+
+    # -- orders ------------------------------------------------------------------------------
+
+    def capabilities(self) -> Capabilities:
+        return (self._second or self._first).capabilities()
+
+    def counters(self) -> Counters:
+        second = self._second
+        if second is None:
+            return self._first.counters() if self._phase is _Phase.FIRST else self._before
+        return _sum(self._before, second.counters())
+
+    def register(self, region: Region) -> None:
+        with self._lock:
+            self._regions[region.handle.key] = region
+            current = self._current()
+            if current is not None:
+                current.register(region)
+
+    def deregister(self, region: Region) -> None:
+        with self._lock:
+            self._regions.pop(region.handle.key, None)
+            current = self._current()
+        # While the session moves there is nobody who could write.
+        if current is not None:
+            current.deregister(region)
+
+    def fence(self, epoch: int) -> None:
+        with self._lock:
+            self._epoch = max(self._epoch, epoch)
+            current = self._current()
+            if current is not None:
+                current.fence(epoch)
+
+    def post(self, transfer: Transfer) -> None:
+        if self._second is not None:
+            self._second.post(transfer)
+            return
+        with self._lock:
+            current = self._current()
+            if self._second is None:
+                self._posts[transfer.op_id] = transfer
+            if current is not None:
+                current.post(transfer)
+
+    def cancel(self, op_id: int) -> None:
+        with self._lock:
+            self._posts.pop(op_id, None)
+            current = self._current()
+        if current is not None:
+            current.cancel(op_id)
+
+    def alarm(self, delay: float) -> None:
+        at = time.monotonic() + min(delay, 3600.0)
+        with self._lock:
+            self._alarm = at if self._alarm is None else min(self._alarm, at)
+            current = self._current()
+            if current is not None:
+                current.alarm(delay)
+
+    def wake(self) -> None:
+        with self._lock:
+            self._woken = True
+            self._changed.notify_all()
+            current = self._current()
+        if current is not None:
+            current.wake()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            current = self._current()
+            if self._phase is _Phase.MOVING:
+                self._line.wake()
+        if current is not None:
+            current.close()
+
+    def hold(self, yes: bool) -> None:
+        """Stop (True) and restart all movement, for tests."""
+        current: Any = self._second or self._first
+        current.hold(yes)
+
+    def settle(self) -> None:
+        """Wait until it is known whether the port reaches the peer."""
+        self._settled.wait(_PROBE + self._patience)
+
+    def _current(self) -> Transport | None:
+        """Who takes orders; None while the session moves, or has ended. Call it with the lock."""
+        return self._first if self._phase is _Phase.FIRST else self._second
+
+    # -- events ------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._ready.fileno()
+
+    def pending(self) -> bool:
+        if self._events:
+            return True
+        with self._lock:
+            current = self._current()
+        return current is not None and current.pending()
+
+    def poll(self, timeout: float | None) -> Sequence[Event]:
+        events: Sequence[Event] = ()
+        if self._phase is _Phase.FIRST and not self._events:
+            with self._polling:
+                if self._phase is _Phase.FIRST and not self._events:
+                    events = self._take(self._first.poll(timeout))
+            return self._deliver(events)
+        if self._phase is _Phase.MOVING and not self._events and timeout != 0:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._events or self._woken or self._phase is not _Phase.MOVING,
+                    timeout,
+                )
+        self._woken = False
+        second = self._second
+        if second is None or self._events:
+            return self._deliver(events)
+        return self._deliver(second.poll(timeout))
+
+    def _deliver(self, events: Sequence[Event]) -> Sequence[Event]:
+        """What happened before, and `events`; ends everything with the last event."""
+        if self._events:
+            with self._lock:
+                events = [*self._events, *events]
+                self._events = []
+                os.eventfd_read(self._notice)
+        if events and isinstance(events[-1], Lost):
+            self._thread.join()
+            self._line.close()
+            self._ready.close()
+            os.close(self._notice)
+        return events
+
+    def _take(self, events: Sequence[Event]) -> list[Event]:
+        """Look at what the first transport says; its end may be the beginning of a move."""
+        found: list[Event] = []
+        lost = None
+        for event in events:
+            match event:
+                case Lost():
+                    lost = event  # whatever comes with it is looked at first
+                case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == _GREETING:
+                    continue  # after the former Lost follows, and decides what becomes of it
+                case Completed(op_id) | Failed(op_id):
+                    self._posts.pop(op_id, None)
+                    found.append(event)
+                case Expired():
+                    self._alarm = None
+                    found.append(event)
+                case _:
+                    found.append(event)
+        return found if lost is None else found + self._leave(lost)
+
+    def _leave(self, lost: Lost) -> list[Event]:
+        """The first transport is gone: move, or end. Returns the end, if it is one."""
+        with self._lock:
+            if self._closing or self._why is None:
+                self._why = lost
+            with contextlib.suppress(OSError, ValueError):  # it may have closed it
+                self._ready.unregister(self._first_fd)
+            self._before = self._first.counters()
+            moves = (
+                self._succeed is not None
+                and not self._closing
+                and not self._line.gone
+                and lost.code in _PATH_ENDED
+            )
+            if moves:
+                # Number 0: nothing of it was sent, so there is nothing to ask.
+                known = self._first.outstanding()
+                self._asked = {number: op for op, number in known if number}
+            self._phase = _Phase.MOVING if moves else _Phase.ENDED
+            self._line.wake()
+            return [] if moves else [self._why]
+
+    # -- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            message = self._stand_by()
+            if self._phase is _Phase.MOVING:
+                self._move(message)
+        except _EndedError as error:
+            self._end(error.lost)
+        except Exception as error:
+            # A bug, but nobody may wait for ever because of it.
+            _log.exception("the move of a session to its next path failed")
+            self._end(Lost("GEN0652", f"the session could not move: {error!r}", {}))
+        finally:
+            self._settled.set()
+
+    def _stand_by(self) -> tuple[int, bytes] | None:
+        """Wait until the first transport has ended; what the peer said, if it was that."""
+        begun = time.monotonic()
+        self._greet()
+        while self._phase is _Phase.FIRST:
+            if not self._settled.is_set() and self._first.counters().bytes_received:
+                self._settled.set()
+            heard = self._settled.is_set()
+            message = self._line.next(None if heard else _PROBE_STEP)
+            if message is not None:
+                self._peer_left = True
+                self._end_first(Lost("GEN0610", "the peer left the path", {}))
+                return message
+            if self._line.gone:
+                # The peer's farewell, and what it acknowledged before, may be on their way.
+                end = time.monotonic() + _FAREWELL
+                while self._phase is _Phase.FIRST and (left := end - time.monotonic()) > 0:
+                    self._line.pause(left)
+                self._end_first(Lost("GEN0610", self._line.gone, {}))
+            elif not heard and time.monotonic() - begun > _PROBE:
+                text = f"nothing came through the port within {_PROBE:g} s"
+                self._end_first(Lost("GEN0615", text, {}))
+        return None
+
+    def _greet(self) -> None:
+        """Send what the peer must answer: a byte for a handle that it does not have."""
+        buffer = bytearray(1)
+        region = Region(_nowhere(), memoryview(buffer), False, buffer)
+        self._first.register(region)
+        self._first.post(Transfer(_GREETING, region, 0, _nowhere(), Priority.DECODE))
+
+    def _end_first(self, why: Lost) -> None:
+        """Close the first transport and see to its last events, whether or not somebody polls."""
+        with self._lock:
+            self._why = self._why or why
+        self._first.close()
+        end = time.monotonic() + self._patience
+        while self._phase is _Phase.FIRST:
+            if time.monotonic() >= end:
+                raise _EndedError("GEN0652", "the port's session does not end")
+            if not self._polling.acquire(blocking=False):
+                self._first.wake()  # whoever polls gives way
+                self._polling.acquire()
+            try:
+                if self._phase is _Phase.FIRST:
+                    self._add(self._take(self._first.poll(_STEP)))
+            finally:
+                self._polling.release()
+
+    def _move(self, message: tuple[int, bytes] | None) -> None:
+        line, why = self._line, self._why or _UNKNOWN
+        handover = Handover(line.control, why.message, list(self._asked), self._first.finished)
+        line.send(handover.start())
+        end = time.monotonic() + self._patience
+        while not handover.complete:
+            if message is None:
+                message = line.next(_STEP)
+                self._ring()
+            if message is not None:
+                try:
+                    line.send(handover.received(*message))
+                except ProtocolViolation as error:
+                    raise _EndedError("GEN0631", str(error)) from None
+                message = None
+            elif self._closing:
+                raise _EndedError("GEN0611", "the manager was closed")
+            elif line.gone:
+                raise _EndedError(why.code, f"{why.message}; {line.gone}")
+            elif time.monotonic() >= end:
+                raise _EndedError("GEN0615", "the peer did not answer when the path was lost")
+        # Not a byte may be received any more: what comes next is the next wire's.
+        if not line.flush(end - time.monotonic()):
+            raise _EndedError(why.code, f"{why.message}; {line.gone or 'the peer takes nothing'}")
+        if self._peer_left:
+            why = dataclasses.replace(why, message=f"the peer left it: {handover.peer_reason}")
+        self._go_on(line.detach(), handover.ended or frozenset(), why)
+
+    def _go_on(self, sock: socket.socket, ended: frozenset[int], why: Lost) -> None:
+        """Everything that is not known to have ended goes over `sock`."""
+        if self._succeed is None:
+            raise _EndedError(why.code, why.message)
+        # Nobody registers or withdraws anything between the two: a handle that is not registered
+        # when the peer's first frame comes would be refused, one too many would be written.
+        with self._lock:
+            try:
+                second = self._succeed(sock, self._prepare)
+            except GenieError as error:
+                sock.close()
+                raise _EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
+            for number in ended:
+                if self._posts.pop(self._asked[number], None) is not None:
+                    self._events.append(Completed(self._asked[number]))
+            for transfer in self._posts.values():
+                second.post(transfer)
+            if self._alarm is not None:
+                second.alarm(max(0.0, self._alarm - time.monotonic()))
+            self._before.switches += 1
+            self._second = second
+            self._phase = _Phase.SECOND
+            self._events.append(Connected())  # the path is another one
+            self._ready.register(second.fileno(), select.EPOLLIN)
+            if self._closing:
+                second.close()
+            self._tell()
+        there = second.capabilities().path
+        _log.warning(
+            "the session goes on over %s: %s (%d transfers complete, %d posted again)",
+            there,
+            why.message,
+            len(ended),
+            len(self._posts),
+        )
+        self._posts, self._regions = {}, {}
+        self._moved(why.message)
+
+    def _prepare(self, second: Transport) -> None:
+        for region in self._regions.values():
+            second.register(region)
+        second.fence(self._epoch)
+
+    def _ring(self) -> None:
+        with self._lock:
+            if self._alarm is not None and self._alarm <= time.monotonic():
+                self._alarm = None
+                self._events.append(Expired())
+                self._tell()
+
+    def _add(self, events: list[Event]) -> None:
+        if events:
+            with self._lock:
+                self._events += events
+                self._tell()
+
+    def _end(self, lost: Lost) -> None:
+        with self._lock:
+            self._phase = _Phase.ENDED
+            self._events.append(lost)
+            self._tell()
+
+    def _tell(self) -> None:
+        os.eventfd_write(self._notice, 1)
+        self._changed.notify_all()
+
+
+def _nowhere() -> DMAHandle:
+    return DMAHandle(
+        arena=0, offset=0, length=1, device="cpu", epoch=0, key=secrets.token_bytes(16)
+    )
+
+
+class _EndedError(Exception):
+    """The session cannot go on."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.lost = Lost(code, message, {})
+
+
+def _sum(one: Counters, other: Counters) -> Counters:
+    return Counters(
+        bytes_sent=one.bytes_sent + other.bytes_sent,
+        bytes_received=one.bytes_received + other.bytes_received,
+        in_flight=other.in_flight,
+        peak_in_flight=max(one.peak_in_flight, other.peak_in_flight),
+        sends=one.sends + other.sends,
+        switches=one.switches + other.switches,
+    )

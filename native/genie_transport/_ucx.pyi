@@ -1,0 +1,5 @@
+"""UCX for the native transports."""
+
+factory: object
+
+def version() -> str: ...

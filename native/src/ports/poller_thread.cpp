@@ -1,0 +1,147 @@
+// Who takes a poller's turns: its thread, or whoever waits for events of a channel.
+#include <poll.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "genie/poller.h"
+
+namespace genie::datagram {
+
+namespace {
+
+constexpr Nanos kSpin = 50 * kMicro;  // how long to look before giving up the core
+constexpr Nanos kYield = 200 * kMicro;
+// Naps of a port that cannot wake us: an eighth of how long nothing came, within these bounds.
+constexpr Nanos kShortNap = 50 * kMicro;
+constexpr Nanos kLongNap = 10 * kMilli;
+// How long after somebody drove the port its thread leaves it to whoever comes back.
+constexpr Nanos kLinger = 500 * kMicro;
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void Poller::kick() {
+  if (!asleep_.load() || !asleep_.exchange(false)) return;
+  const std::uint64_t one = 1;
+  (void)!::write(wake_fd_, &one, sizeof one);
+}
+
+// Has the thread take over from whoever drove the port.
+void Poller::rouse() {
+  driven_until_ = 0;
+  if (!asleep_.exchange(false) && !lingering_) return;
+  const std::uint64_t one = 1;
+  (void)!::write(wake_fd_, &one, sizeof one);
+}
+
+// Waits, unlocked, for kick() or until then; with `port`, for something to receive too.
+void Poller::sleep(Nanos until, bool port) {
+  pollfd watched[2] = {{wake_fd_, POLLIN, 0}, {traits_.wake_fd, POLLIN, 0}};
+  const nfds_t count = port && watched[1].fd >= 0 ? 2 : 1;
+  const Nanos now = clock_now();
+  if (until > now) {
+    const Nanos wait = std::min(until - now, kSecond);
+    const timespec limit{static_cast<time_t>(wait / kSecond), static_cast<long>(wait % kSecond)};
+    ::ppoll(watched, count, &limit, nullptr);
+    // An interface that went down leaves an error, which would end every later wait at once.
+    int pending = 0;
+    socklen_t size = sizeof pending;
+    if (watched[1].revents & POLLERR) {
+      ::getsockopt(watched[1].fd, SOL_SOCKET, SO_ERROR, &pending, &size);
+    }
+  }
+  asleep_ = false;
+  std::uint64_t count_of_kicks;
+  (void)!::read(wake_fd_, &count_of_kicks, sizeof count_of_kicks);
+}
+
+void Poller::run() {
+  port_->enter();
+  Nanos idle_since = clock_now();
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const Nanos now = clock_now();
+    if (drivers_.load() > 0 || now < driven_until_.load()) {
+      // Somebody who waits for events does the work, or has and will be back presently.
+      lingering_ = true;
+      sleep(now + kLinger, false);
+      lingering_ = false;
+      idle_since = clock_now();
+      continue;
+    }
+    if (waiting_.load(std::memory_order_relaxed) > 0) ::sched_yield();
+    Nanos deadline;
+    {
+      const std::lock_guard hold(lock_);
+      if (turn(now)) {
+        idle_since = now;
+        continue;
+      }
+      deadline = next_deadline(now);
+      if (now - idle_since > kYield && deadline > now) asleep_ = true;
+    }
+    const Nanos idle = now - idle_since;
+    if (idle <= kSpin) {
+      pause_cpu();
+    } else if (!asleep_) {
+      ::sched_yield();
+    } else {
+      const Nanos nap = traits_.wake_fd >= 0
+                            ? kSecond
+                            : std::clamp(idle / 8, kShortNap, kLongNap);
+      sleep(std::min(deadline, now + nap), true);
+    }
+  }
+}
+
+bool Poller::drive(Channel& channel, std::vector<Event>& out, std::int64_t timeout_ns) {
+  const Nanos start = clock_now();
+  const Nanos limit = timeout_ns < 0 ? kNever : start + static_cast<Nanos>(timeout_ns);
+  drivers_.fetch_add(1);
+  channel.events_.watched(true);
+  port_->enter();
+  bool found = false;
+  Nanos idle_since = start;
+  for (;;) {
+    if (waiting_.load(std::memory_order_relaxed) > 0) ::sched_yield();
+    const Nanos now = clock_now();
+    {
+      const std::lock_guard hold(lock_);
+      if (turn(now)) idle_since = now;
+    }
+    if (channel.events_.take(out)) {
+      found = true;
+      break;
+    }
+    if (now >= limit || channel.events_.interrupts() != channel.interrupts_seen_) break;
+    if (now - idle_since > kSpin) {
+      if (now - idle_since > kYield) break;
+      ::sched_yield();
+    } else {
+      pause_cpu();
+    }
+  }
+  driven_until_ = found ? clock_now() + kLinger : 0;
+  drivers_.fetch_sub(1);
+  if (!found) rouse();
+  channel.events_.watched(false);
+  if (found) return true;
+  const Nanos now = clock_now();
+  const std::int64_t rest =
+      timeout_ns < 0 ? -1 : static_cast<std::int64_t>(limit - std::min(limit, now));
+  // Nothing for a while: the thread sleeps as the port allows, and the queue's descriptor wakes us.
+  if (channel.events_.interrupts() == channel.interrupts_seen_) channel.events_.wait(rest);
+  (void)channel.interrupted();
+  return channel.events_.take(out);
+}
+
+}  // namespace genie::datagram
