@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["command", "main", "serve"]
 
 _PATH = click.Path(path_type=Path)
+_LOOK = 1.0
+"""Seconds after which a signal that reached another thread is noticed at the latest."""
 
 
 @click.command("genied", context_settings={"help_option_names": ["-h", "--help"]})
@@ -144,10 +146,13 @@ def serve(server: Server) -> int:
     )
     notify("READY=1")
     interval = watchdog_interval()
-    while not stop.wait(interval):
-        # Asking for the status takes the node's locks: a daemon that is stuck does not answer.
-        node.status()
-        notify("WATCHDOG=1")
+    # Not for ever: the system may give a signal to a thread of the native core, and then nothing
+    # interrupts this wait for the handler to run.
+    while not stop.wait(_LOOK if interval is None else min(interval, _LOOK)):
+        if interval is not None:
+            # Asking for the status takes the node's locks: a daemon that is stuck does not answer.
+            node.status()
+            notify("WATCHDOG=1")
     notify("STOPPING=1")
     server.stop_serving()
     log.info("draining", limit_s=node.core.limits.drain_seconds)
