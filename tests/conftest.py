@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from hypothesis import settings
 # How long an example takes is the machine's business; `timeout` in pyproject.toml ends what hangs.
 settings.register_profile("genie", deadline=None)
 settings.load_profile("genie")
+
+
+# A shell starts what runs in the background with interrupts ignored, and every child of a test
+# would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

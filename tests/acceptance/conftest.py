@@ -73,10 +73,6 @@ def genie(*argv: object, timeout: float = 120) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def _takes_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Started:
     """A `genie` that runs, in a process group of its own as under a terminal."""
 
@@ -87,8 +83,6 @@ class Started:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell starts what runs in the background with the signal ignored, and so do we then.
-            preexec_fn=_takes_interrupts,
         )
 
     def interrupt(self) -> None:

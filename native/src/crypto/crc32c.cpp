@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::uint32_t kPolynomial = 0x82f63b78;  // reflected
 constexpr std::size_t kLane = 1024;                // three of these fit the first-level cache
+constexpr std::size_t kAhead = 8 << 10;            // of prefetching
 
 using ByteTable = std::array<std::uint32_t, 256>;
 
@@ -115,6 +116,32 @@ __attribute__((target("sse4.2"))) std::uint32_t raw_sse42(std::uint32_t crc,
   return crc;
 }
 
+// As raw_sse42 over three lanes, and copies them. The source is often cold, and large messages are
+// taken piece by piece: asking for what lies a piece or two ahead, whether it is still of this piece
+// or not (asking never faults), hides the memory's latency, and more than doubles the rate.
+template <std::size_t kBytes>
+__attribute__((target("sse4.2"))) std::uint32_t copy_sse42(std::uint32_t crc, std::byte* out,
+                                                           const std::byte* in) {
+  static const Shift one{kBytes};
+  std::uint64_t a = crc, b = 0, c = 0;
+  for (std::size_t i = 0; i < kBytes; i += 64) {
+    for (std::size_t line = 0; line < 192; line += 64) {
+      __builtin_prefetch(in + kAhead + 3 * i + line);
+    }
+    for (std::size_t j = i; j < i + 64; j += 8) {
+      const std::uint64_t x = word(in + j), y = word(in + kBytes + j), z = word(in + 2 * kBytes + j);
+      std::memcpy(out + j, &x, 8);
+      std::memcpy(out + kBytes + j, &y, 8);
+      std::memcpy(out + 2 * kBytes + j, &z, 8);
+      a = _mm_crc32_u64(a, x);
+      b = _mm_crc32_u64(b, y);
+      c = _mm_crc32_u64(c, z);
+    }
+  }
+  return one(one(static_cast<std::uint32_t>(a)) ^ static_cast<std::uint32_t>(b)) ^
+         static_cast<std::uint32_t>(c);
+}
+
 const bool has_sse42 = __builtin_cpu_supports("sse4.2") != 0;
 
 std::uint32_t raw(std::uint32_t crc, const std::byte* bytes, std::size_t size) {
@@ -142,13 +169,21 @@ std::uint32_t crc32c_portable(std::uint32_t crc, const std::byte* bytes, std::si
 std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* out, const std::byte* in,
                           std::size_t size) {
   crc = ~crc;
-  while (size > 0) {
-    const std::size_t piece = size < 3 * kLane ? size : 3 * kLane;
-    // The source is often cold: what comes next is asked for early. The copy, not the sum, meets
-    // memory, because it keeps more lines under way; the sum then reads the first-level cache.
-    for (std::size_t i = piece; i < std::min(size, 2 * piece); i += 64) {
-      __builtin_prefetch(in + i);
+#if defined(__x86_64__)
+  const auto lanes = [&]<std::size_t kBytes>() {
+    for (; size >= 3 * kBytes; size -= 3 * kBytes) {
+      crc = copy_sse42<kBytes>(crc, out, in);
+      in += 3 * kBytes;
+      out += 3 * kBytes;
     }
+  };
+  if (has_sse42) {
+    lanes.template operator()<kLane>();
+    lanes.template operator()<kLane / 4>();
+  }
+#endif
+  while (size > 0) {
+    const std::size_t piece = std::min(size, 3 * kLane);
     std::memcpy(out, in, piece);
     crc = raw(crc, out, piece);
     in += piece;

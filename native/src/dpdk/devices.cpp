@@ -85,8 +85,9 @@ DpdkOptions memif_device(int number, const std::string& socket, bool server, std
   options.device = "net_memif" + std::to_string(number);
   options.mtu = mtu;
   // Zero-copy stays off: with memory from elsewhere it crashes the peer. One buffer a frame, and
-  // no more frames than the second-level cache holds: a deeper ring is slower, not faster.
-  options.descriptors = 256;
+  // no more frames than the second-level cache holds: a deeper ring is slower, not faster. What is
+  // sent beyond it waits at the sender, so that credit for twice as much keeps the ring full.
+  options.descriptors = 512;
   options.arguments = std::string("role=") + (server ? "server" : "client") +
                       ",socket-abstract=no,socket=" + socket + ",rsize=8,bsize=" +
                       std::to_string((mtu + 14 + 63) & ~std::size_t{63});
