@@ -37,7 +37,8 @@ struct Costs {
 };
 
 // Moves what the sessions have to say, bursts of 32 in turn, and adds up where the time went.
-Costs exchange(Session& a, Session& b, std::byte* frames, std::size_t frame, bool (*done)(Session&)) {
+Costs exchange(Session& a, Session& b, std::byte* frames, std::size_t frame,
+               bool (*done)(Session&)) {
   Costs costs;
   std::size_t sizes[64];
   std::byte back[kMaxDatagram];

@@ -55,7 +55,9 @@ struct World {
 
   // A well-formed record from a few bytes: reaches the states behind the parser quickly.
   void structured(const std::byte* in, std::size_t count) {
-    const auto pick = [&](std::size_t i) { return i < count ? std::to_integer<unsigned>(in[i]) : 0; };
+    const auto pick = [&](std::size_t i) {
+      return i < count ? std::to_integer<unsigned>(in[i]) : 0;
+    };
     const std::size_t chunk = chunk_bytes(kDatagram);
     Record record;
     record.type = static_cast<RecordType>(1 + pick(0) % 6);

@@ -18,8 +18,8 @@ enum class Code : std::uint16_t {
   StaleEpoch = 624,
   OutOfRange = 625,
   ReadOnly = 626,
-  Busy = 627,        // another unfinished transfer writes the same bytes
-  Violation = 631,   // an authentic datagram that no correct peer sends
+  Busy = 627,          // another unfinished transfer writes the same bytes
+  Violation = 631,     // an authentic datagram that no correct peer sends
   KeyExhausted = 640,  // as many datagrams as one key may seal
   PortDown = 641,
   PortUnusable = 642,  // no such device, no permission, too small a frame; the text says which

@@ -13,7 +13,7 @@
 namespace genie::datagram {
 
 enum class Protection : std::uint8_t {
-  Crc32c,     // finds damage, not malice: only for a fabric that is declared trusted
+  Crc32c,  // finds damage, not malice: only for a fabric that is declared trusted
   Aes128Gcm,
 };
 
@@ -30,8 +30,7 @@ std::uint32_t crc32c_stream(std::uint32_t crc, std::byte* out, const std::byte* 
                             std::size_t size);
 
 // Two different keys of one session, made from its secret and a label for the direction.
-bool derive_key(std::span<const std::byte> secret, std::span<const std::byte> context,
-                AesKey& out);
+bool derive_key(std::span<const std::byte> secret, std::span<const std::byte> context, AesKey& out);
 
 // AES-128-GCM under one key, in pieces, so that it reads the source and writes the frame (or
 // reads the frame and writes the destination) without a copy between. For one thread.

@@ -52,8 +52,8 @@ DpdkOptions memif_device(int number, const std::string& socket, bool server, std
 // must be up, its MTU must do, and it must not carry an address: the kernel would answer too.
 bool af_packet_device(int number, const std::string& interface, std::size_t mtu,
                       DpdkOptions& options, Code& why, std::string& error);
-bool af_xdp_device(int number, const std::string& interface, std::size_t mtu,
-                   DpdkOptions& options, Code& why, std::string& error);
+bool af_xdp_device(int number, const std::string& interface, std::size_t mtu, DpdkOptions& options,
+                   Code& why, std::string& error);
 // What is sent comes back: both sessions of a pair on one port.
 DpdkOptions ring_device(int number, std::size_t mtu);
 
@@ -95,7 +95,7 @@ class DpdkPort final : public Port {
   std::array<std::uint8_t, 6> mac_{};
   std::string device_;
   std::string interface_;
-  int carrier_fd_ = -1;  // a socket of the interface's namespace
+  int carrier_fd_ = -1;   // a socket of the interface's namespace
   void* pool_ = nullptr;  // rte_mempool
   std::uint16_t port_ = 0xffff;
   bool started_ = false;

@@ -120,7 +120,7 @@ class Endpoint {
   bool leased_ = false;  // drivers come and go; the peer need not ring
   std::int64_t heard_ = 0;
   std::int64_t spoke_ = 0;
-  std::int64_t alarm_ = 0;  // 0: none
+  std::int64_t alarm_ = 0;             // 0: none
   std::uint64_t interrupts_seen_ = 0;  // by poll(), which one thread calls at a time
 
   std::mutex inbox_lock_;

@@ -19,7 +19,8 @@
 //     Open     Data with the destination between: u64 arena · u64 offset · u64 epoch · key[16] · 8
 //              reserved bytes. Sent until the peer has acknowledged something of the message.
 //     Ack      aux: nanoseconds it was delayed · message: credit, the bytes that may be in flight
-//              + u64 all below are received · u64 largest received · 256 bits, bit i: largest - 255 + i
+//              + u64 all below are received · u64 largest received · 256 bits, bit i: largest - 255
+//              + i
 //     Refuse   aux: code · message · + u64 detail · u64 zero
 //     Cancel   message
 //     Ping     message: credit

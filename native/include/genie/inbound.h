@@ -33,7 +33,7 @@ class Incoming {
   std::size_t gaps() const { return ahead_.size(); }
 
  private:
-  std::uint64_t prefix_ = 0;  // all before it is there
+  std::uint64_t prefix_ = 0;                                    // all before it is there
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ahead_;  // [begin, end), sorted, apart
 };
 

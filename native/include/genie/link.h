@@ -121,7 +121,7 @@ class Link {
   std::deque<Ack> acks_;
   std::uint64_t acks_sent_ = 0;
   std::uint64_t next_incoming_ = 0;
-  std::uint64_t taken_ = 0;    // payload that is dealt with
+  std::uint64_t taken_ = 0;     // payload that is dealt with
   std::uint64_t arriving_ = 0;  // payload of accepted frames that is not there yet
   std::uint64_t granted_;
 };

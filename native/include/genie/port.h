@@ -33,11 +33,11 @@ struct SendSlot {
 };
 
 struct PortTraits {
-  std::string name;    // "ring", or the driver's
+  std::string name;  // "ring", or the driver's
   std::size_t max_datagram = 0;
   // Bytes of datagrams that may wait here unread; a peer that sends no more loses none of them.
   std::size_t receive_bytes = 0;
-  int wake_fd = -1;      // readable when something has come; -1: a sleeper must look by itself
+  int wake_fd = -1;  // readable when something has come; -1: a sleeper must look by itself
 };
 
 // The credit that one session may be given: half of what may wait unread, because other sessions

@@ -51,7 +51,7 @@ class Sender {
 
  private:
   static constexpr std::uint16_t kNone = 0xffff;
-  static constexpr std::size_t kActive = 64;  // of a class take turns; the others wait
+  static constexpr std::size_t kActive = 64;           // of a class take turns; the others wait
   static constexpr std::size_t kReserve = kSlots / 4;  // slots that bulk classes leave free
   static constexpr std::size_t kSweep = 256;
   static constexpr std::uint32_t kWaiting = 0xffffffff;
@@ -102,7 +102,7 @@ class Sender {
   std::deque<std::uint16_t> free_;
   std::array<Line, kPriorities> lines_;
   FlatMap<std::uint32_t> known_;  // operation to slot, or kWaiting
-  std::size_t dropped_ = 0;  // cancelled orders still in a waiting line
+  std::size_t dropped_ = 0;       // cancelled orders still in a waiting line
   std::size_t cancelling_ = 0;
   std::vector<std::uint64_t> cancels_;  // messages whose Cancel is to be sent
   std::vector<Event> events_;

@@ -149,7 +149,7 @@ class Session {
   bool heard_ = false;
   Nanos heard_at_;
   Nanos sent_at_;
-  std::uint64_t credit_;  // what the peer allows in flight
+  std::uint64_t credit_;           // what the peer allows in flight
   std::uint64_t credit_from_ = 0;  // the number of the datagram that said so, plus one
   unsigned probe_count_ = 0;       // since something was acknowledged
   unsigned probes_owed_ = 0;

@@ -18,8 +18,8 @@
 namespace genie {
 
 struct ShmOptions {
-  std::uint32_t chunk = 0;   // the largest payload of a frame
-  std::size_t ring = 0;      // bytes of payload in flight; it should stay in the caches
+  std::uint32_t chunk = 0;  // the largest payload of a frame
+  std::size_t ring = 0;     // bytes of payload in flight; it should stay in the caches
 };
 
 class ShmWire final : public Wire {

@@ -74,11 +74,11 @@ class RingWriter {
   std::byte* data_;
   std::uint64_t entries_;
   std::uint64_t bytes_;
-  std::uint64_t next_ = 0;   // descriptors published
-  std::uint64_t taken_ = 0;  // of these, taken
-  std::uint64_t head_ = 0;   // bytes appended
-  std::uint64_t tail_ = 0;   // bytes given back
-  std::uint64_t begin_ = 0;  // where the descriptor being built begins
+  std::uint64_t next_ = 0;           // descriptors published
+  std::uint64_t taken_ = 0;          // of these, taken
+  std::uint64_t head_ = 0;           // bytes appended
+  std::uint64_t tail_ = 0;           // bytes given back
+  std::uint64_t begin_ = 0;          // where the descriptor being built begins
   std::vector<std::uint64_t> ends_;  // where the bytes of each descriptor end
 };
 

@@ -82,7 +82,7 @@ class TcpStream {
   enum class State { Header, Parked, Payload, Tag } state_ = State::Header;
   Header header_{};
   Destination dst_{};
-  std::byte* place_ = nullptr;   // of the payload's first byte
+  std::byte* place_ = nullptr;    // of the payload's first byte
   std::uint64_t generation_ = 0;  // of the link, when it gave the place
   std::size_t left_ = 0;
   int low_water_ = 1;

@@ -41,8 +41,8 @@ struct UcxTag {
 static_assert(sizeof(UcxTag) == 24);
 
 struct UcxOptions {
-  bool network = false;   // over UCX's network transports; otherwise shared memory only
-  bool loopback = false;  // of the network only the loopback device
+  bool network = false;    // over UCX's network transports; otherwise shared memory only
+  bool loopback = false;   // of the network only the loopback device
   std::size_t memory = 0;  // bytes to register for staging
 };
 
@@ -130,11 +130,11 @@ class UcxWire final : public Wire, private UcxSink {
   void shut() override;
 
  private:
-  static constexpr std::size_t kLong = 8;     // long messages under way, each way
-  static constexpr std::size_t kShort = 64;   // pushed messages that UCX has not taken yet
+  static constexpr std::size_t kLong = 8;           // long messages under way, each way
+  static constexpr std::size_t kShort = 64;         // pushed messages that UCX has not taken yet
   static constexpr std::size_t kShortBytes = 7936;  // what every transport pushes in one piece
-  static constexpr std::uint64_t kAhead = 256;  // messages sent beyond the oldest under way
-  static constexpr std::uint64_t kMaxHeld = 1024;  // of what UCX delivers out of order
+  static constexpr std::uint64_t kAhead = 256;      // messages sent beyond the oldest under way
+  static constexpr std::uint64_t kMaxHeld = 1024;   // of what UCX delivers out of order
   static constexpr std::size_t kMaxOffers = 64;
 
   struct Slot {

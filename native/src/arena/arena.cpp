@@ -16,9 +16,7 @@ namespace {
 
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
 
-std::string failed(const char* what) {
-  return std::string(what) + ": " + std::strerror(errno);
-}
+std::string failed(const char* what) { return std::string(what) + ": " + std::strerror(errno); }
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) {
   return (bytes + unit - 1) / unit * unit;
@@ -104,8 +102,7 @@ std::unique_ptr<Arena> Arena::open(int fd, std::size_t most, std::string& error)
     return nullptr;
   }
   const bool huge = system.f_type == HUGETLBFS_MAGIC;
-  return std::unique_ptr<Arena>(
-      new Arena(fd, static_cast<std::byte*>(base), size, huge, false));
+  return std::unique_ptr<Arena>(new Arena(fd, static_cast<std::byte*>(base), size, huge, false));
 }
 
 Arena::~Arena() {

@@ -79,8 +79,7 @@ std::uint64_t word(const std::byte* at) {
   return value;
 }
 
-__attribute__((target("sse4.2"))) std::uint32_t raw_sse42(std::uint32_t crc,
-                                                          const std::byte* bytes,
+__attribute__((target("sse4.2"))) std::uint32_t raw_sse42(std::uint32_t crc, const std::byte* bytes,
                                                           std::size_t size) {
   static const Shift one{kLane};
   while (size >= 3 * kLane) {
@@ -117,8 +116,8 @@ __attribute__((target("sse4.2"))) std::uint32_t raw_sse42(std::uint32_t crc,
 }
 
 // As raw_sse42 over three lanes, and copies them. The source is often cold, and large messages are
-// taken piece by piece: asking for what lies a piece or two ahead, whether it is still of this piece
-// or not (asking never faults), hides the memory's latency, and more than doubles the rate.
+// taken piece by piece: asking for what lies a piece or two ahead, whether it is still of this
+// piece or not (asking never faults), hides the memory's latency, and more than doubles the rate.
 template <std::size_t kBytes>
 __attribute__((target("sse4.2"))) std::uint32_t copy_sse42(std::uint32_t crc, std::byte* out,
                                                            const std::byte* in) {
@@ -129,7 +128,8 @@ __attribute__((target("sse4.2"))) std::uint32_t copy_sse42(std::uint32_t crc, st
       __builtin_prefetch(in + kAhead + 3 * i + line);
     }
     for (std::size_t j = i; j < i + 64; j += 8) {
-      const std::uint64_t x = word(in + j), y = word(in + kBytes + j), z = word(in + 2 * kBytes + j);
+      const std::uint64_t x = word(in + j), y = word(in + kBytes + j),
+                          z = word(in + 2 * kBytes + j);
       std::memcpy(out + j, &x, 8);
       std::memcpy(out + kBytes + j, &y, 8);
       std::memcpy(out + 2 * kBytes + j, &z, 8);

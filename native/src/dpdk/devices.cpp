@@ -13,10 +13,10 @@ namespace genie::datagram {
 
 namespace {
 
-constexpr std::size_t kFrameExtra = 14 + 128;     // Ethernet, and what a packet socket puts before it
-constexpr std::size_t kMaxRingFrame = 63 << 10;   // a packet buffer holds less than 64 KiB
-constexpr std::size_t kKernelRing = 32 << 20;     // memory of each direction's ring
-constexpr std::size_t kMaxXdpMtu = 1700;          // AF_XDP: larger frames vanish on a veth
+constexpr std::size_t kFrameExtra = 14 + 128;  // Ethernet, and what a packet socket puts before it
+constexpr std::size_t kMaxRingFrame = 63 << 10;  // a packet buffer holds less than 64 KiB
+constexpr std::size_t kKernelRing = 32 << 20;    // memory of each direction's ring
+constexpr std::size_t kMaxXdpMtu = 1700;         // AF_XDP: larger frames vanish on a veth
 
 bool usable(const std::string& interface, std::size_t mtu, Code& why, std::string& error) {
   why = Code::BadInterface;
@@ -71,8 +71,9 @@ bool usable(const std::string& interface, std::size_t mtu, Code& why, std::strin
   ::freeifaddrs(list);
   if (own) {
     why = Code::OwnAddress;
-    error = interface + " carries an address of this host: give the data plane an interface of "
-                        "its own (a VLAN, a virtual function, or a veth)";
+    error = interface +
+            " carries an address of this host: give the data plane an interface of "
+            "its own (a VLAN, a virtual function, or a veth)";
     return false;
   }
   return true;
@@ -89,8 +90,8 @@ DpdkOptions memif_device(int number, const std::string& socket, bool server, std
   // sent beyond it waits at the sender, so that credit for twice as much keeps the ring full.
   options.descriptors = 512;
   options.arguments = std::string("role=") + (server ? "server" : "client") +
-                      ",socket-abstract=no,socket=" + socket + ",rsize=8,bsize=" +
-                      std::to_string((mtu + 14 + 63) & ~std::size_t{63});
+                      ",socket-abstract=no,socket=" + socket +
+                      ",rsize=8,bsize=" + std::to_string((mtu + 14 + 63) & ~std::size_t{63});
   return options;
 }
 

@@ -139,7 +139,8 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
   }
   const std::string name = "genie" + std::to_string(port_);
   // Enough for both rings and everything in hand: then the pool is never what runs out first.
-  const unsigned buffers = options.buffers != 0 ? options.buffers : 2u * receive + send + 8 * kBurst;
+  const unsigned buffers =
+      options.buffers != 0 ? options.buffers : 2u * receive + send + 8 * kBurst;
   pool_ = rte_pktmbuf_pool_create(name.c_str(), buffers, options.buffers != 0 ? 0 : 2 * kBurst, 0,
                                   static_cast<std::uint16_t>(frame + RTE_PKTMBUF_HEADROOM),
                                   SOCKET_ID_ANY);
@@ -178,11 +179,13 @@ DpdkPort::~DpdkPort() {
   // A forked child that closes the port would close its parent's.
   if (::getpid() != owner_pid_) return;
   if (guarded_) watch(true);
-  if (shown_count_ != 0) rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
+  if (shown_count_ != 0)
+    rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
   if (pending_count_ != 0) {
     rte_pktmbuf_free_bulk(packets(pending_), static_cast<unsigned>(pending_count_));
   }
-  if (spare_count_ != 0) rte_pktmbuf_free_bulk(packets(spare_), static_cast<unsigned>(spare_count_));
+  if (spare_count_ != 0)
+    rte_pktmbuf_free_bulk(packets(spare_), static_cast<unsigned>(spare_count_));
   if (started_) rte_eth_dev_stop(port_);
   if (port_ != 0xffff) rte_eth_dev_close(port_);
   if (!device_.empty()) {
@@ -237,7 +240,8 @@ PortCounters DpdkPort::counters() const {
 }
 
 std::size_t DpdkPort::receive(std::span<Received> out) {
-  if (shown_count_ != 0) rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
+  if (shown_count_ != 0)
+    rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
   {
     const InterruptGuard::Hold hold(guarded_);
     shown_count_ = rte_eth_rx_burst(port_, 0, packets(shown_),
@@ -246,8 +250,8 @@ std::size_t DpdkPort::receive(std::span<Received> out) {
   std::size_t count = 0;
   for (std::size_t i = 0; i < shown_count_; ++i) {
     const rte_mbuf* m = packet(shown_[i]);
-    if (m->nb_segs == 1 && read_headers(rte_pktmbuf_mtod(m, const std::byte*), m->data_len, ip_,
-                                        udp_, out[count])) {
+    if (m->nb_segs == 1 &&
+        read_headers(rte_pktmbuf_mtod(m, const std::byte*), m->data_len, ip_, udp_, out[count])) {
       ++count;
     } else {
       ++counters_.foreign;
@@ -288,8 +292,8 @@ void DpdkPort::commit(const SendSlot& slot, std::size_t size, const Flow& flow) 
 
 std::size_t DpdkPort::burst() {
   const InterruptGuard::Hold hold(guarded_);
-  const std::uint16_t sent = rte_eth_tx_burst(port_, 0, packets(pending_),
-                                              static_cast<std::uint16_t>(pending_count_));
+  const std::uint16_t sent =
+      rte_eth_tx_burst(port_, 0, packets(pending_), static_cast<std::uint16_t>(pending_count_));
   if (sent != 0) {
     std::memmove(pending_, pending_ + sent, (pending_count_ - sent) * sizeof(void*));
     pending_count_ -= sent;

@@ -97,13 +97,13 @@ bool Eal::start(const EalOptions& options, Code& why, std::string& error) {
 
   // DPDK keeps pointers to its arguments.
   static std::vector<std::string> arguments;
-  arguments = {"genie", "--no-telemetry", "--lcores", cores(), "--log-level",
-               std::to_string(options.log_level)};
+  arguments = {"genie", "--no-telemetry", "--lcores",
+               cores(), "--log-level",    std::to_string(options.log_level)};
   if (huge_) {
     arguments.push_back("--in-memory");
   } else {
-    arguments.insert(arguments.end(), {"--no-huge", "--no-shconf", "-m",
-                                       std::to_string(options.memory_mb)});
+    arguments.insert(arguments.end(),
+                     {"--no-huge", "--no-shconf", "-m", std::to_string(options.memory_mb)});
   }
   if (options.pci.empty()) arguments.push_back("--no-pci");
   for (const std::string& pci : options.pci) arguments.insert(arguments.end(), {"-a", pci});

@@ -3,8 +3,8 @@
 // When a memif peer goes, or dies, the driver unmaps the shared memory in DPDK's interrupt thread,
 // whatever another thread is just copying from it. Two threads that do not know of each other
 // have to be made to: the interrupt thread spends its time in a callback of ours, and leaves it
-// holding a lock, handles what there is to handle, and comes back. Ports hold the same lock, shared,
-// while they touch what the driver may unmap.
+// holding a lock, handles what there is to handle, and comes back. Ports hold the same lock,
+// shared, while they touch what the driver may unmap.
 #pragma once
 
 #include <pthread.h>

@@ -11,10 +11,10 @@
 namespace genie {
 namespace {
 
-constexpr std::int64_t kSpin = 50'000;           // how long to look before sleeping
-constexpr std::int64_t kLease = 100'000;         // how long a driver may be away
-constexpr std::int64_t kNews = 4'000'000;        // how often a driver stops to tell of progress
-constexpr std::int64_t kPauses = 1'500;          // of these, how long without giving up the core
+constexpr std::int64_t kSpin = 50'000;     // how long to look before sleeping
+constexpr std::int64_t kLease = 100'000;   // how long a driver may be away
+constexpr std::int64_t kNews = 4'000'000;  // how often a driver stops to tell of progress
+constexpr std::int64_t kPauses = 1'500;    // of these, how long without giving up the core
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -66,9 +66,7 @@ bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
   const std::int64_t begun = now_ns();
   std::int64_t worked = begun;
   std::int64_t now = begun;
-  const auto done = [&] {
-    return events_.urgent() || (events_.pending() && now - begun >= kNews);
-  };
+  const auto done = [&] { return events_.urgent() || (events_.pending() && now - begun >= kNews); };
   while (!done() && events_.interrupts() == interrupts_seen_) {
     bool progress = false;
     if (waiting_.load(std::memory_order_relaxed) == 0 && lock_.try_lock()) {

@@ -6,7 +6,8 @@ namespace genie {
 
 bool Incoming::fits(std::uint64_t offset, std::uint64_t count) const {
   if (offset < prefix_ || offset > length || count > length - offset) return false;
-  const auto after = std::upper_bound(ahead_.begin(), ahead_.end(), std::pair{offset, ~std::uint64_t{0}});
+  const auto after =
+      std::upper_bound(ahead_.begin(), ahead_.end(), std::pair{offset, ~std::uint64_t{0}});
   if (after != ahead_.end() && after->first < offset + count) return false;
   return after == ahead_.begin() || std::prev(after)->second <= offset;
 }
@@ -46,8 +47,7 @@ Refusal Inbound::open(std::uint64_t message, const Destination& dst) {
     return {624, std::max(epoch_, region.epoch)};
   }
   // All below 2^63 (the link has checked), so that the sums cannot wrap.
-  if (dst.offset < region.offset ||
-      dst.offset + dst.length > region.offset + region.length) {
+  if (dst.offset < region.offset || dst.offset + dst.length > region.offset + region.length) {
     return {625, region.length};
   }
   if (!region.writable) return {626, 0};

@@ -1,16 +1,16 @@
-#include "genie/poller.h"
-
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
+#include "genie/poller.h"
+
 namespace genie::datagram {
 
 namespace {
 
-constexpr Nanos kFarewell = 50 * kMilli;     // what join() gives the last words
+constexpr Nanos kFarewell = 50 * kMilli;  // what join() gives the last words
 constexpr std::int64_t kLongest = 3600ll * 1'000'000'000;
 constexpr std::uint64_t kInline = 16 << 10;  // posts up to this size go in the caller's thread
 
@@ -46,7 +46,8 @@ void Channel::join() {
 }
 
 void Channel::alarm(std::int64_t delay_ns) {
-  const Nanos at = clock_now() + static_cast<Nanos>(std::clamp<std::int64_t>(delay_ns, 0, kLongest));
+  const Nanos at =
+      clock_now() + static_cast<Nanos>(std::clamp<std::int64_t>(delay_ns, 0, kLongest));
   const Poller::Entry entry(poller_);
   if (alarm_ != 0 && alarm_ <= at) return;
   alarm_ = at;

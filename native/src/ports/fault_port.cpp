@@ -20,8 +20,7 @@ std::size_t FaultPort::receive(std::span<Received> out) {
     }
   }
   std::size_t shown = 0;
-  while (shown < std::min(out.size(), shown_.size()) && !late_.empty() &&
-         late_.top().due <= now) {
+  while (shown < std::min(out.size(), shown_.size()) && !late_.empty() && late_.top().due <= now) {
     shown_[shown] = std::move(const_cast<Held&>(late_.top()).bytes);
     late_.pop();
     out[shown] = {shown_[shown].data(), shown_[shown].size()};

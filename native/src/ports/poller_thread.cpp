@@ -95,9 +95,7 @@ void Poller::run() {
     } else if (!asleep_) {
       ::sched_yield();
     } else {
-      const Nanos nap = traits_.wake_fd >= 0
-                            ? kSecond
-                            : std::clamp(idle / 8, kShortNap, kLongNap);
+      const Nanos nap = traits_.wake_fd >= 0 ? kSecond : std::clamp(idle / 8, kShortNap, kLongNap);
       sleep(std::min(deadline, now + nap), true);
     }
   }

@@ -32,8 +32,7 @@ void FrameRing::release(std::size_t count) {
   head_.store(head_.load(std::memory_order_relaxed) + count, std::memory_order_release);
 }
 
-RingPort::RingPort(std::shared_ptr<FrameRing> in, std::shared_ptr<FrameRing> out,
-                   std::size_t bytes)
+RingPort::RingPort(std::shared_ptr<FrameRing> in, std::shared_ptr<FrameRing> out, std::size_t bytes)
     : in_(std::move(in)), out_(std::move(out)) {
   traits_.name = "ring";
   traits_.max_datagram = bytes;

@@ -7,7 +7,6 @@ namespace genie::datagram {
 
 namespace {
 
-
 constexpr std::uint64_t kMaxReorder = 256;
 constexpr unsigned kMaxEighths = 32;
 constexpr std::size_t kProbeRefs = 2;
@@ -29,8 +28,12 @@ Flight::Flight() : sent_(kPacketSpan), refs_(kRefs) {}
 
 void Flight::note(Nanos now, std::size_t bytes, bool eliciting, std::span<const Ref> refs) {
   Sent& sent = at(next_);
-  sent = Sent{next_, now, refs_end_, static_cast<std::uint32_t>(bytes),
-              static_cast<std::uint16_t>(refs.size()), eliciting ? State::Open : State::None};
+  sent = Sent{next_,
+              now,
+              refs_end_,
+              static_cast<std::uint32_t>(bytes),
+              static_cast<std::uint16_t>(refs.size()),
+              eliciting ? State::Open : State::None};
   for (const Ref& r : refs) refs_[refs_end_++ % kRefs] = r;
   ++next_;
   if (eliciting) {

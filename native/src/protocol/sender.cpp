@@ -4,7 +4,8 @@
 
 namespace genie::datagram {
 
-Sender::Sender(std::size_t chunk, std::size_t queue) : chunk_(chunk), limit_(queue), slots_(kSlots) {
+Sender::Sender(std::size_t chunk, std::size_t queue)
+    : chunk_(chunk), limit_(queue), slots_(kSlots) {
   for (std::uint16_t i = 0; i < kSlots; ++i) free_.push_back(i);
 }
 
@@ -94,8 +95,7 @@ std::size_t Sender::size_of(const Outgoing& out, std::uint64_t chunk) const {
 }
 
 bool Sender::sendable(const Outgoing& out) const {
-  return out.resend_at < out.resend.size() ||
-         (out.next < out.chunks && out.acked.covers(out.next));
+  return out.resend_at < out.resend.size() || (out.next < out.chunks && out.acked.covers(out.next));
 }
 
 void Sender::enqueue(Outgoing& out, bool front) {
@@ -252,7 +252,8 @@ bool Sender::add_next(Plan& plan, Outgoing& out) {
 
 void Sender::add_data(Plan& plan, std::int64_t budget, std::int64_t bulk_budget) {
   for (std::size_t priority = 0; priority < lines_.size(); ++priority) {
-    const std::int64_t limit = priority >= static_cast<std::size_t>(kWeights) ? bulk_budget : budget;
+    const std::int64_t limit =
+        priority >= static_cast<std::size_t>(kWeights) ? bulk_budget : budget;
     Line& line = lines_[priority];
     for (;;) {
       if (line.head == kNone || line.active < kActive) admit(priority);

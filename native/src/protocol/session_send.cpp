@@ -27,7 +27,8 @@ Nanos Session::probe_deadline() const {
   const Nanos wait = rtt_.timeout(100 * kMicro) << std::min(probe_count_, 10u);
   // Dozens of probes fit the stall timeout: a path that loses a third of all is slow, not dead.
   const Nanos most = std::min(kMaxProbeWait, options_.stall_timeout / 32);
-  return flight_.last_eliciting() + std::min(std::max(wait, flight_.idle() ? kClosedWait : 0), most);
+  return flight_.last_eliciting() +
+         std::min(std::max(wait, flight_.idle() ? kClosedWait : 0), most);
 }
 
 void Session::on_tick(Nanos now) {
@@ -162,8 +163,8 @@ std::size_t Session::seal(Nanos now, std::byte* out) {
   static constexpr std::byte kPad[16]{};
   const bool sealed = options_.protection == Protection::Aes128Gcm;
   Header header;
-  header.flags = static_cast<std::uint8_t>((plan_.eliciting() ? kEliciting : 0) |
-                                           (sealed ? kSealed : 0));
+  header.flags =
+      static_cast<std::uint8_t>((plan_.eliciting() ? kEliciting : 0) | (sealed ? kSealed : 0));
   header.body = static_cast<std::uint16_t>(plan_.body());
   header.connection = options_.peer_connection;
   header.epoch = options_.epoch;

@@ -213,8 +213,7 @@ class Port {
     bool attached = false;
     {
       const nb::gil_scoped_release free;
-      auto wire =
-          UcxWire::create(*found, fd, std::move(text), options, chunk, secrets, error);
+      auto wire = UcxWire::create(*found, fd, std::move(text), options, chunk, secrets, error);
       made = wire != nullptr;
       if (made) attached = endpoint_->attach(std::move(wire), Terms{window, chunk, stall_ns});
     }
@@ -256,25 +255,32 @@ NB_MODULE(_core, m) {
       .def("add", &Port::add, "address"_a, "length"_a, "writable"_a, "arena"_a, "offset"_a,
            "epoch"_a, "key"_a)
       .def("withdraw", &Port::withdraw, "key"_a)
-      .def("fence", [](Port& p, std::uint64_t e) { p.endpoint().fence(e); }, genie::Free(),
-           "epoch"_a)
+      .def(
+          "fence", [](Port& p, std::uint64_t e) { p.endpoint().fence(e); }, genie::Free(),
+          "epoch"_a)
       .def("post", &Port::post, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
            "key"_a, "priority"_a)
-      .def("cancel", [](Port& p, std::uint64_t op) { return p.endpoint().cancel(op); },
-           genie::Free(), "op"_a)
-      .def("alarm", [](Port& p, std::int64_t ns) { p.endpoint().alarm(ns); }, genie::Free(),
-           "delay_ns"_a)
+      .def(
+          "cancel", [](Port& p, std::uint64_t op) { return p.endpoint().cancel(op); },
+          genie::Free(), "op"_a)
+      .def(
+          "alarm", [](Port& p, std::int64_t ns) { p.endpoint().alarm(ns); }, genie::Free(),
+          "delay_ns"_a)
       .def("poll", &Port::poll, "timeout_ns"_a,
            nb::sig("def poll(self, timeout_ns: int) -> list[tuple[int, int, int, int, Any]]"))
       .def("ping", &Port::ping, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
            "there"_a, "here"_a, "count"_a, "first"_a)
       .def("pending", [](Port& p) { return p.endpoint().events().pending(); })
-      .def("wake", [](Port& p) { p.endpoint().wake(); }, genie::Free())
-      .def("hold", [](Port& p, bool yes) { p.endpoint().hold(yes); }, genie::Free(), "yes"_a)
+      .def(
+          "wake", [](Port& p) { p.endpoint().wake(); }, genie::Free())
+      .def(
+          "hold", [](Port& p, bool yes) { p.endpoint().hold(yes); }, genie::Free(), "yes"_a)
       .def("counters", &Port::counters,
            nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
-      .def("close", [](Port& p) { p.endpoint().close(); }, genie::Free())
-      .def("join", [](Port& p) { p.endpoint().join(); }, genie::Free())
+      .def(
+          "close", [](Port& p) { p.endpoint().close(); }, genie::Free())
+      .def(
+          "join", [](Port& p) { p.endpoint().join(); }, genie::Free())
       .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
            "stall_ns"_a, "ring"_a)
       .def("attach_tcp", &Port::attach_tcp, "fds"_a, "greeting"_a, "window"_a, "chunk"_a,

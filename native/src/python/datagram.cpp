@@ -70,8 +70,10 @@ std::shared_ptr<Poller> start_port(const nb::capsule& capsule, const FaultRates&
   return start(std::unique_ptr<datagram::Port>(port), rates, seed);
 }
 
-std::pair<std::shared_ptr<Poller>, std::shared_ptr<Poller>> start_rings(
-    std::size_t slots, std::size_t max_datagram, const FaultRates& rates, std::uint64_t seed) {
+std::pair<std::shared_ptr<Poller>, std::shared_ptr<Poller>> start_rings(std::size_t slots,
+                                                                        std::size_t max_datagram,
+                                                                        const FaultRates& rates,
+                                                                        std::uint64_t seed) {
   if (slots < 4 || slots > 65536 || (slots & (slots - 1)) != 0 ||
       max_datagram < datagram::kMinDatagram || max_datagram > datagram::kMaxDatagram) {
     throw std::invalid_argument("slots or datagrams out of range");
@@ -284,10 +286,9 @@ void bind_datagram(nb::module_& m) {
       .def_static("rings", &start_rings, Free(), "slots"_a, "max_datagram"_a, "faults"_a, "seed"_a)
       .def_prop_ro("driver", [](const Poller& p) { return p.traits().name; })
       .def_prop_ro("max_datagram", [](const Poller& p) { return p.traits().max_datagram; })
-      .def_prop_ro("credit",
-                   [](const Poller& p) {
-                     return datagram::credit_of(p.traits(), p.traits().max_datagram);
-                   })
+      .def_prop_ro(
+          "credit",
+          [](const Poller& p) { return datagram::credit_of(p.traits(), p.traits().max_datagram); })
       .def_prop_ro("wakes", [](const Poller& p) { return p.traits().wake_fd >= 0; })
       .def("open", &open_session, "local"_a, "peer"_a, "local_connection"_a, "peer_connection"_a,
            "epoch"_a, "sealed"_a, "send"_a, "receive"_a, "max_datagram"_a, "window"_a,
@@ -301,29 +302,37 @@ void bind_datagram(nb::module_& m) {
       .def("add", &Session::add, "address"_a, "length"_a, "writable"_a, "arena"_a, "offset"_a,
            "epoch"_a, "key"_a)
       .def("withdraw", &Session::withdraw, "key"_a)
-      .def("fence", [](Session& s, std::uint64_t e) { s.channel().fence(e); }, Free(), "epoch"_a)
+      .def(
+          "fence", [](Session& s, std::uint64_t e) { s.channel().fence(e); }, Free(), "epoch"_a)
       .def("post", &Session::post, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a,
            "epoch"_a, "key"_a, "priority"_a)
-      .def("cancel", [](Session& s, std::uint64_t op) { return s.channel().cancel(op); }, Free(),
-           "op"_a)
-      .def("alarm", [](Session& s, std::int64_t ns) { s.channel().alarm(ns); }, Free(),
-           "delay_ns"_a)
+      .def(
+          "cancel", [](Session& s, std::uint64_t op) { return s.channel().cancel(op); }, Free(),
+          "op"_a)
+      .def(
+          "alarm", [](Session& s, std::int64_t ns) { s.channel().alarm(ns); }, Free(), "delay_ns"_a)
       .def("poll", &Session::poll, "timeout_ns"_a,
            nb::sig("def poll(self, timeout_ns: int) -> list[tuple[int, int, int, int, Any]]"))
       .def("ping", &Session::ping, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
            "there"_a, "here"_a, "count"_a, "first"_a)
       .def("pending", [](Session& s) { return s.channel().events().pending(); })
-      .def("wake", [](Session& s) { s.channel().wake(); }, Free())
-      .def("hold", [](Session& s, bool yes) { s.channel().hold(yes); }, Free(), "yes"_a)
+      .def(
+          "wake", [](Session& s) { s.channel().wake(); }, Free())
+      .def(
+          "hold", [](Session& s, bool yes) { s.channel().hold(yes); }, Free(), "yes"_a)
       .def_prop_ro("max_datagram", [](Session& s) { return s.channel().max_datagram(); })
       .def("counters", &Session::counters,
            nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
       .def("details", &Session::details, nb::sig("def details(self) -> dict[str, int]"))
-      .def("unfinished", [](Session& s) { return s.channel().unfinished(); }, Free())
-      .def("finished", [](Session& s, std::uint64_t n) { return s.channel().finished(n); }, Free(),
-           "message"_a)
-      .def("close", [](Session& s) { s.channel().close(); }, Free())
-      .def("join", [](Session& s) { s.channel().join(); }, Free());
+      .def(
+          "unfinished", [](Session& s) { return s.channel().unfinished(); }, Free())
+      .def(
+          "finished", [](Session& s, std::uint64_t n) { return s.channel().finished(n); }, Free(),
+          "message"_a)
+      .def(
+          "close", [](Session& s) { s.channel().close(); }, Free())
+      .def(
+          "join", [](Session& s) { s.channel().join(); }, Free());
 }
 
 }  // namespace genie

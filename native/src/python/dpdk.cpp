@@ -1,5 +1,7 @@
 // _dpdk: makes ports over DPDK's ethdev, which _core drives. Loaded only when a device is asked
 // for, so that a machine without DPDK's libraries uses everything else.
+#include "genie/dpdk.h"
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <nanobind/nanobind.h>
@@ -17,7 +19,6 @@
 #include <system_error>
 #include <thread>
 
-#include "genie/dpdk.h"
 #include "genie/seam.h"
 
 namespace nb = nanobind;

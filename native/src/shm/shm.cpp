@@ -11,10 +11,10 @@
 namespace genie {
 namespace {
 
-constexpr std::uint64_t kTurn = 1u << 20;     // bytes before the other direction has its turn
-constexpr std::uint64_t kLarge = 4096;        // payloads worth a publication of their own
+constexpr std::uint64_t kTurn = 1u << 20;       // bytes before the other direction has its turn
+constexpr std::uint64_t kLarge = 4096;          // payloads worth a publication of their own
 constexpr std::uint64_t kStreaming = 4u << 20;  // messages that would only flush the caches
-constexpr std::uint64_t kPatience = 4096;     // idle looks at the ring before one at the socket
+constexpr std::uint64_t kPatience = 4096;       // idle looks at the ring before one at the socket
 
 }  // namespace
 
@@ -31,8 +31,7 @@ std::unique_ptr<ShmWire> ShmWire::create(int fd, std::string greeting, const Shm
       new ShmWire(fd, std::move(greeting), std::move(out), options.chunk));
 }
 
-ShmWire::ShmWire(int fd, std::string greeting, std::unique_ptr<RingWriter> out,
-                 std::uint32_t chunk)
+ShmWire::ShmWire(int fd, std::string greeting, std::unique_ptr<RingWriter> out, std::uint32_t chunk)
     : fd_(fd), own_chunk_(chunk), greeting_(std::move(greeting)), out_(std::move(out)) {}
 
 ShmWire::~ShmWire() {
@@ -94,8 +93,12 @@ Verdict ShmWire::take(Link& link, const Descriptor& descriptor, Turn& turn) {
   if (descriptor.kind < 1 || descriptor.kind > static_cast<int>(Kind::Put)) {
     return violation("a frame of unknown type");
   }
-  const Header header{kind,           descriptor.payload, descriptor.message,
-                      descriptor.offset, descriptor.length,  descriptor.credit};
+  const Header header{kind,
+                      descriptor.payload,
+                      descriptor.message,
+                      descriptor.offset,
+                      descriptor.length,
+                      descriptor.credit};
   const std::uint64_t head = has_destination(kind) ? kDestinationBytes : 0;
   const bool in_ring = descriptor.arena == 0;
   const std::uint64_t bytes = head + (in_ring ? header.payload : 0);

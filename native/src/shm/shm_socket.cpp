@@ -16,7 +16,7 @@ namespace {
 constexpr char kBell = 'b';
 constexpr char kMemory = 'm';
 constexpr std::size_t kMemoryBytes = 9;  // type, number (0: the ring)
-constexpr int kBells = 64;                    // taken at once
+constexpr int kBells = 64;               // taken at once
 constexpr std::size_t kMaxArena = std::size_t{1} << 40;
 
 }  // namespace

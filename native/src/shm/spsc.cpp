@@ -80,8 +80,7 @@ void RingWriter::publish(Descriptor descriptor) {
   descriptor.ticket = ++next_;
   std::byte* at = descriptors_ + slot * sizeof(Descriptor);
   std::memcpy(at + 8, reinterpret_cast<const std::byte*>(&descriptor) + 8, sizeof descriptor - 8);
-  std::atomic_ref(*reinterpret_cast<std::uint64_t*>(at))
-      .store(descriptor.ticket);
+  std::atomic_ref(*reinterpret_cast<std::uint64_t*>(at)).store(descriptor.ticket);
 }
 
 // -- reader -----------------------------------------------------------------------------------
@@ -102,14 +101,12 @@ std::unique_ptr<RingReader> RingReader::open(int fd, std::string& error) {
     error = "the peer's memory is no ring";
     return nullptr;
   }
-  return std::unique_ptr<RingReader>(
-      new RingReader(std::move(arena), found.entries, found.bytes));
+  return std::unique_ptr<RingReader>(new RingReader(std::move(arena), found.entries, found.bytes));
 }
 
 RingReader::RingReader(std::unique_ptr<Arena> arena, std::size_t entries, std::size_t bytes)
     : arena_(std::move(arena)),
-      control_(reinterpret_cast<const SegmentControl*>(
-          static_cast<const Arena&>(*arena_).data())),
+      control_(reinterpret_cast<const SegmentControl*>(static_cast<const Arena&>(*arena_).data())),
       descriptors_(static_cast<const Arena&>(*arena_).data() + kControlBytes),
       data_(descriptors_ + entries * sizeof(Descriptor)),
       entries_(entries),

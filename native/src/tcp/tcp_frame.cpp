@@ -14,7 +14,7 @@ namespace {
 constexpr std::uint16_t kMagic = 'G' | 'N' << 8;
 constexpr std::uint8_t kVersion = 1;
 constexpr std::size_t kPlain = kPlainBytes;
-constexpr int kKeyFrames = 16;     // a key serves 2^16 frames
+constexpr int kKeyFrames = 16;  // a key serves 2^16 frames
 
 std::span<const std::byte> bytes_of(std::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
@@ -78,8 +78,7 @@ std::size_t FrameWriter::write(std::byte* out, const Header& header, const Desti
   size += kFrameTrailer;
   if (header.payload == 0) return size;
   if (!gcm->begin(0, 2 * sequence + 1, out, kPlain) ||
-      !gcm->add(out + size, payload, header.payload) ||
-      !gcm->seal(out + size + header.payload)) {
+      !gcm->add(out + size, payload, header.payload) || !gcm->seal(out + size + header.payload)) {
     return 0;
   }
   return size + header.payload + kFrameTrailer;

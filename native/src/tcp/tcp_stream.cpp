@@ -17,11 +17,11 @@ namespace genie {
 namespace {
 
 constexpr std::size_t kStage = 64u << 10;
-constexpr std::size_t kSmall = 8u << 10;    // payloads that are copied rather than gathered
-constexpr std::size_t kBatch = 64u << 10;   // of own bytes, beside one sealed chunk
+constexpr std::size_t kSmall = 8u << 10;   // payloads that are copied rather than gathered
+constexpr std::size_t kBatch = 64u << 10;  // of own bytes, beside one sealed chunk
 constexpr std::size_t kGather = 64;
 constexpr std::size_t kWorth = 128u << 10;
-constexpr std::size_t kPull = 256u << 10;   // received at once: summed while it is in the cache
+constexpr std::size_t kPull = 256u << 10;  // received at once: summed while it is in the cache
 
 std::string describe(int error) {
   return "the connection failed: " + std::generic_category().message(error);
@@ -89,8 +89,7 @@ void TcpStream::ready(short found) {
 // Appends own bytes of the batch, joined to what precedes them.
 void TcpStream::own(const std::byte* at, std::size_t size) {
   batched_ += size;
-  if (!pieces_.empty() && pieces_.back().op == 0 &&
-      pieces_.back().at + pieces_.back().size == at) {
+  if (!pieces_.empty() && pieces_.back().op == 0 && pieces_.back().at + pieces_.back().size == at) {
     pieces_.back().size += size;
   } else {
     pieces_.push_back({at, size, 0});
@@ -356,8 +355,7 @@ bool TcpStream::step_tag(Link& link, Turn& turn) {
   if (end_ - begin_ < reader_.tag_bytes()) return false;
   place(link);
   // What went nowhere was not looked at.
-  const bool intact =
-      place_ == nullptr || (sound_ && reader_.finish(stage_.data() + begin_));
+  const bool intact = place_ == nullptr || (sound_ && reader_.finish(stage_.data() + begin_));
   begin_ += reader_.tag_bytes();
   return finish(link, turn, intact);
 }

@@ -91,8 +91,7 @@ bool UcpPort::open(const UcxOptions& options, std::string& error) {
 }
 
 bool UcpPort::reserve(std::size_t size, std::string& error) {
-  void* memory =
-      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     error = "there is not enough memory";
     return false;
@@ -187,8 +186,8 @@ UcxStatus UcpPort::send(const UcxTag* tag, const std::byte* data, std::size_t si
 UcxStatus UcpPort::fetch(void* ticket, std::byte* to, std::size_t size, std::uint64_t cookie) {
   Call* call = take(cookie);
   ucp_request_param_t param{};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
-                       UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
   param.memory_type = UCS_MEMORY_TYPE_HOST;
   param.cb.recv_am = &UcpPort::on_fetched;
   param.user_data = call;
@@ -227,8 +226,8 @@ void UcpPort::close() {
   if (endpoint_ == nullptr) return;
   Call* call = take(0);
   ucp_request_param_t param{};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
-                       UCP_OP_ATTR_FIELD_FLAGS;
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
   param.flags = UCP_EP_CLOSE_FLAG_FORCE;
   param.cb.send = &UcpPort::on_flushed;
   param.user_data = call;

@@ -111,7 +111,9 @@ void UcxWire::lay_out() {
 
 void UcxWire::release(Slot* slot) {
   const auto index = static_cast<std::size_t>(slot - slots_.data());
-  (index < kShort ? free_short_ : index < kShort + kLong ? free_long_ : free_fetch_)
+  (index < kShort           ? free_short_
+   : index < kShort + kLong ? free_long_
+                            : free_fetch_)
       .push_back(slot);
 }
 

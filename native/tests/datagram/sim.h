@@ -13,7 +13,7 @@
 namespace genie::datagram::sim {
 
 struct LinkOptions {
-  Nanos latency = 20 * kMicro;           // one way
+  Nanos latency = 20 * kMicro;  // one way
   std::uint64_t bytes_per_second = 2'000'000'000;
   std::uint64_t queue_bytes = 16 << 20;  // more is dropped at its tail
   FaultRates faults{};
@@ -33,7 +33,7 @@ struct Side {
   std::vector<Key> arrivals;
   Code lost = Code::Ok;
   bool is_lost = false;
-  bool dead = false;  // neither hears nor speaks any more
+  bool dead = false;      // neither hears nor speaks any more
   Nanos polls_every = 0;  // a slow one looks at what came only so often
   // network towards the other side
   Nanos line_free = 0;

@@ -136,8 +136,7 @@ TEST_CASE("a post into memory of a cancelled one waits until the peer has confir
   REQUIRE(cancellation.count() == 1);  // and not the post
   REQUIRE(cancellation.ref(0).kind == Ref::Kind::Cancel);
   CHECK_FALSE(sender.ready(false));
-  CHECK(sender.unfinished() ==
-        std::vector<std::pair<std::uint64_t, std::uint64_t>>{{2, 0}});
+  CHECK(sender.unfinished() == std::vector<std::pair<std::uint64_t, std::uint64_t>>{{2, 0}});
   // It is lost on the way, sent again, and only then confirmed.
   sender.on_lost(cancellation.ref(0));
   const Sent repeated(sender);

@@ -152,8 +152,8 @@ TEST_CASE("a replayed datagram is not accepted, nor one of another epoch or sess
     Buffer dst(*victim, 1, 32);
     const auto source = noise(32, 1);
     Liar peer(a);
-    const auto once = peer.seal({open_record(dst, message_number(1, 0), 0, 32, 32, source.data())},
-                                5);
+    const auto once =
+        peer.seal({open_record(dst, message_number(1, 0), 0, 32, 32, source.data())}, 5);
     CHECK(victim->on_datagram(once, kSecond));
     CHECK(dst.holds(source.data()));
     std::memset(dst.data(), 0, 32);
@@ -171,8 +171,7 @@ TEST_CASE("a replayed datagram is not accepted, nor one of another epoch or sess
     if (protection == Protection::Aes128Gcm) {
       CHECK_FALSE(victim->on_datagram(Liar(mimic).seal({Record{}}, 7 + 2 * kPacketSpan), kSecond));
     }
-    CHECK_FALSE(
-        victim->on_datagram(Liar(stranger).seal({Record{}}, 7 + 2 * kPacketSpan), kSecond));
+    CHECK_FALSE(victim->on_datagram(Liar(stranger).seal({Record{}}, 7 + 2 * kPacketSpan), kSecond));
     const std::vector<std::byte> zeros(32);
     CHECK(dst.holds(zeros.data()));
   }
@@ -186,7 +185,9 @@ TEST_CASE("an authentic peer that lies about sizes ends its session and writes n
   const auto message = message_number(1, 0);
   const Lie lies[] = {
       // an offset that is not a chunk's
-      [&](Buffer& b) { return std::vector{open_record(b, message, 64, 1344, 5000, payload.data())}; },
+      [&](Buffer& b) {
+        return std::vector{open_record(b, message, 64, 1344, 5000, payload.data())};
+      },
       // a record shorter than its chunk
       [&](Buffer& b) { return std::vector{open_record(b, message, 0, 100, 5000, payload.data())}; },
       // an empty record behind the end
@@ -199,8 +200,8 @@ TEST_CASE("an authentic peer that lies about sizes ends its session and writes n
       },
       // beyond the window of chunks
       [&](Buffer& b) {
-        auto far = open_record(b, message, (kChunkSpan + 1) * 1344, 1344, 20'000'000,
-                               payload.data());
+        auto far =
+            open_record(b, message, (kChunkSpan + 1) * 1344, 1344, 20'000'000, payload.data());
         return std::vector{far};
       },
       // a slot that is still in use

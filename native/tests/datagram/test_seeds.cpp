@@ -147,8 +147,9 @@ class Run {
     planned.buffer = random_.below(theirs.size());
     Buffer& buffer = *theirs[planned.buffer];
     const std::uint64_t offset = random_.chance(0.5) ? 0 : random_.below(buffer.size() + 1);
-    planned.dst = buffer.part(offset, random_.chance(0.5) ? buffer.size() - offset
-                                                          : random_.below(buffer.size() - offset + 1));
+    planned.dst =
+        buffer.part(offset, random_.chance(0.5) ? buffer.size() - offset
+                                                : random_.below(buffer.size() - offset + 1));
     const double kind = random_.unit();
     if (kind < 0.05) {
       planned.dst.key.low ^= 1 + random_.below(99);
@@ -246,10 +247,11 @@ class Run {
       }
       return;
     }
-    const bool dooms = p.may_fail && (outcome.code == Code::NoDestination ||
-                                      outcome.code == Code::StaleEpoch);
-    const bool lost = ending_ && (outcome.code == Code::Closed || outcome.code == Code::PeerSilent ||
-                                  outcome.code == Code::PeerClosed);
+    const bool dooms =
+        p.may_fail && (outcome.code == Code::NoDestination || outcome.code == Code::StaleEpoch);
+    const bool lost =
+        ending_ && (outcome.code == Code::Closed || outcome.code == Code::PeerSilent ||
+                    outcome.code == Code::PeerClosed);
     const bool busy = outcome.code == Code::Busy && overlapped(p);
     if (outcome.code != p.expected && !dooms && !lost && !busy) {
       fail(name + " failed with " + std::to_string(static_cast<int>(outcome.code)));

@@ -79,10 +79,14 @@ TEST_CASE("handles are checked before a byte is written") {
   old.epoch = 4;
   young.epoch = 6;
   const std::pair<Destination, Code> cases[] = {
-      {forged, Code::NoDestination},       {arena, Code::NoDestination},
-      {old, Code::StaleEpoch},             {young, Code::StaleEpoch},
-      {dst.part(1, 100), Code::OutOfRange}, {dst.part(101, 0), Code::OutOfRange},
-      {dst.part(0, 101), Code::OutOfRange}, {dst.part(std::uint64_t{1} << 62, 1), Code::OutOfRange},
+      {forged, Code::NoDestination},
+      {arena, Code::NoDestination},
+      {old, Code::StaleEpoch},
+      {young, Code::StaleEpoch},
+      {dst.part(1, 100), Code::OutOfRange},
+      {dst.part(101, 0), Code::OutOfRange},
+      {dst.part(0, 101), Code::OutOfRange},
+      {dst.part(std::uint64_t{1} << 62, 1), Code::OutOfRange},
       {constant.whole(), Code::ReadOnly},
   };
   for (const auto& [destination, code] : cases) {
@@ -229,9 +233,8 @@ TEST_CASE("a decode message passes weights that were posted before it") {
       pair.sim.post(0, source.data(), decode.whole(), 0);
     });
   }
-  REQUIRE(pair.sim.run(pair.sim.now() + 10 * kSecond, [&] {
-    return posted.size() == 20 && pair.sim.quiet();
-  }));
+  REQUIRE(pair.sim.run(pair.sim.now() + 10 * kSecond,
+                       [&] { return posted.size() == 20 && pair.sim.quiet(); }));
   for (std::size_t i = 0; i < posted.size(); ++i) {
     // The queue that weights build up is short; longest while their window is still doubling.
     CHECK(pair.outcome(i + 1).at - posted[i] < (i < 12 ? 3000 : 1500) * kMicro);

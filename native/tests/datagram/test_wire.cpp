@@ -56,10 +56,12 @@ TEST_CASE("AES-128-GCM: NIST's test case 4, in uneven pieces") {
   const auto nonce = bytes("cafebabefacedbaddecaf888");
   const auto aad = bytes("feedfacedeadbeeffeedfacedeadbeefabaddad2");
   const auto plain = bytes(
-      "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b5"
+      "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6"
+      "b5"
       "25b16aedf5aa0de657ba637b39");
   const auto expected = bytes(
-      "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e21d514b25466931c7d8f6a5aac84aa"
+      "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e21d514b25466931c7d8f6a5aac84"
+      "aa"
       "051ba30b396a0aac973d58e091");
   const auto sealer = Gcm::create(key, true);
   const auto opener = Gcm::create(key, false);
@@ -92,7 +94,8 @@ TEST_CASE("AES-128-GCM: every engine seals alike, at every length and in any pie
   for (auto& byte : key) byte = static_cast<std::byte>(random.below(256));
   std::vector<std::byte> header(32), plain(9000), sealed(9000), other(9000), back(9000);
   for (auto& byte : plain) byte = static_cast<std::byte>(random.below(256));
-  const auto best = Gcm::create(key, true), reference = Gcm::create(key, true, Gcm::Engine::Reference);
+  const auto best = Gcm::create(key, true),
+             reference = Gcm::create(key, true, Gcm::Engine::Reference);
   const auto opener = Gcm::create(key, false);
   REQUIRE((best && reference && opener));
   for (std::uint64_t number = 0; number < 300; ++number) {
@@ -201,12 +204,12 @@ TEST_CASE("a record whose sizes lie is malformed") {
   data.size = 64;
   data.length = 64;
   CHECK(parses(data, 96));
-  CHECK_FALSE(parses(data, 95));          // the payload is cut
-  CHECK_FALSE(parses(data, 31));          // its head is
+  CHECK_FALSE(parses(data, 95));  // the payload is cut
+  CHECK_FALSE(parses(data, 31));  // its head is
   data.offset = 1;
-  CHECK_FALSE(parses(data, 96));          // beyond the message's end
+  CHECK_FALSE(parses(data, 96));  // beyond the message's end
   data.offset = ~std::uint64_t{0};
-  CHECK_FALSE(parses(data, 96));          // the sum would wrap
+  CHECK_FALSE(parses(data, 96));  // the sum would wrap
   data.offset = 0;
   data.length = kU63;
   CHECK_FALSE(parses(data, 96));

@@ -197,7 +197,8 @@ class Side {
       events_.clear();
       channel_->poll(events_, 1'000'000'000);
       for (const Event& event : events_) {
-        if (event.type == EventType::Lost) die(std::string("lost: ") + channel_->events().lost_text());
+        if (event.type == EventType::Lost)
+          die(std::string("lost: ") + channel_->events().lost_text());
         if (event.type == EventType::Failed) die(describe(static_cast<Code>(event.code)));
         if (op == 0 ? event.type == EventType::Arrived
                     : event.type == EventType::Completed && event.a == op) {
@@ -215,7 +216,8 @@ class Side {
       const Nanos start = clock_now();
       post(1 + static_cast<std::uint64_t>(i), peer_.region, options_.bytes, 1);
       wait(1 + static_cast<std::uint64_t>(i));
-      const double rate = static_cast<double>(options_.bytes) / static_cast<double>(clock_now() - start);
+      const double rate =
+          static_cast<double>(options_.bytes) / static_cast<double>(clock_now() - start);
       rates.push_back(rate);
       tell(control_, crc32c(0, memory_, options_.bytes));
       if (hear<int>(control_) != 1) die("the bytes differ");
@@ -288,7 +290,9 @@ class Side {
   void finish() { channel_.reset(); }
 
  private:
-  static std::uint32_t address(int index) { return htonl(0x0a630001u + static_cast<unsigned>(index)); }
+  static std::uint32_t address(int index) {
+    return htonl(0x0a630001u + static_cast<unsigned>(index));
+  }
 
   Options options_;
   int index_;
@@ -311,18 +315,30 @@ Options parse(int count, char** words) {
   for (int i = 2; i < count; ++i) {
     const std::string word = words[i];
     const auto number = [&] { return i + 1 < count ? std::strtoul(words[++i], nullptr, 10) : 0; };
-    if (word == "--mtu") options.mtu = number();
-    else if (word == "--bytes") options.bytes = number();
-    else if (word == "--rounds") options.rounds = static_cast<int>(number());
-    else if (word == "--window") options.window = number();
-    else if (word == "--descriptors") options.descriptors = static_cast<std::uint16_t>(number());
-    else if (word == "--driver" && i + 1 < count) options.driver = words[++i];
-    else if (word == "--aead") options.aead = true;
-    else if (word == "--kill") options.kill = true;
-    else if (word == "--flap") options.flap = true;
-    else if (word == "--pin") options.pin = true;
-    else if (word == "--pings") options.pings = number();
-    else die("unknown option " + word);
+    if (word == "--mtu")
+      options.mtu = number();
+    else if (word == "--bytes")
+      options.bytes = number();
+    else if (word == "--rounds")
+      options.rounds = static_cast<int>(number());
+    else if (word == "--window")
+      options.window = number();
+    else if (word == "--descriptors")
+      options.descriptors = static_cast<std::uint16_t>(number());
+    else if (word == "--driver" && i + 1 < count)
+      options.driver = words[++i];
+    else if (word == "--aead")
+      options.aead = true;
+    else if (word == "--kill")
+      options.kill = true;
+    else if (word == "--flap")
+      options.flap = true;
+    else if (word == "--pin")
+      options.pin = true;
+    else if (word == "--pings")
+      options.pings = number();
+    else
+      die("unknown option " + word);
   }
   if (options.kind != "memif" && options.kind != "veth") die("memif or veth");
   return options;

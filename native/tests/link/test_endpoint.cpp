@@ -26,9 +26,8 @@ TEST_CASE("bytes arrive, of any size, both ways") {
         to->endpoint->add(region);
         from->endpoint->post(order_to(op, data, region));
         REQUIRE(from->completed(op));
-        REQUIRE(to->until([&](const Event& e) {
-          return e.type == EventType::Arrived && e.key == region.key;
-        }));
+        REQUIRE(to->until(
+            [&](const Event& e) { return e.type == EventType::Arrived && e.key == region.key; }));
         CHECK(buffer == data);
         CHECK(to->endpoint->withdraw(region.key));
       }

@@ -74,8 +74,8 @@ class Node {
   }
   std::size_t count(EventType type) {
     events_.take(seen_);
-    return static_cast<std::size_t>(
-        std::count_if(seen_.begin(), seen_.end(), [type](const Event& e) { return e.type == type; }));
+    return static_cast<std::size_t>(std::count_if(
+        seen_.begin(), seen_.end(), [type](const Event& e) { return e.type == type; }));
   }
   const std::vector<Event>& seen() const { return seen_; }
 
@@ -118,12 +118,13 @@ std::vector<std::byte> mutated(const std::vector<std::byte>& good, std::mt19937_
   auto bytes = good;
   const auto at = [&](std::size_t end) { return static_cast<std::ptrdiff_t>(random() % end); };
   const std::ptrdiff_t where = at(bytes.size());
-  const std::ptrdiff_t most = std::min<std::ptrdiff_t>(
-      static_cast<std::ptrdiff_t>(bytes.size()) - where, 1 + at(200));
+  const std::ptrdiff_t most =
+      std::min<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(bytes.size()) - where, 1 + at(200));
   switch (random() % 7) {
     case 0:  // bits flip
       for (std::uint64_t flips = 1 + random() % 4; flips > 0; --flips) {
-        bytes[static_cast<std::size_t>(at(bytes.size()))] ^= static_cast<std::byte>(1u << random() % 8);
+        bytes[static_cast<std::size_t>(at(bytes.size()))] ^=
+            static_cast<std::byte>(1u << random() % 8);
       }
       break;
     case 1:  // the end is missing
@@ -180,7 +181,8 @@ std::vector<std::size_t> allowed(Node& node, const std::vector<std::byte>& good,
 std::size_t common(const std::vector<std::byte>& good, const std::vector<std::byte>& bad) {
   const std::size_t most = std::min(good.size(), bad.size());
   const auto end = good.begin() + static_cast<std::ptrdiff_t>(most);
-  return static_cast<std::size_t>(std::mismatch(good.begin(), end, bad.begin()).first - good.begin());
+  return static_cast<std::size_t>(std::mismatch(good.begin(), end, bad.begin()).first -
+                                  good.begin());
 }
 
 TEST_CASE("mutated streams deliver nothing wrong, and confirm nothing that did not happen") {

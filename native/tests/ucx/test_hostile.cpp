@@ -91,9 +91,9 @@ TEST_CASE("impossible messages end the connection") {
     scene.liar.say(scene.liar.tag(offset.sequence), bytes, push);
     return scene.lost();
   };
-  CHECK(ends({{}, 0}, noise(100, 1), true) == 631);          // no frame
-  CHECK(ends({{}, 0}, noise(1 << 20, 1), false) == 631);     // longer than a frame can be
-  CHECK(ends({{}, 5000}, noise(100, 1), true) == 631);       // far beyond its turn
+  CHECK(ends({{}, 0}, noise(100, 1), true) == 631);       // no frame
+  CHECK(ends({{}, 0}, noise(1 << 20, 1), false) == 631);  // longer than a frame can be
+  CHECK(ends({{}, 5000}, noise(100, 1), true) == 631);    // far beyond its turn
   CHECK(ends({{}, ~0ull}, noise(100, 1), false) == 631);
 }
 
@@ -121,8 +121,8 @@ TEST_CASE("no mutated message places a byte that is then believed") {
     // transfer shows which it was, and that nothing of the first arrived.
     scene.liar.say(scene.liar.tag(1), scene.liar.put(scene.data, scene.regions[1]), true);
     const bool next = scene.arrived(1);
-    const auto first = std::count_if(
-        scene.victim.events.begin(), scene.victim.events.end(), [&](const Event& e) {
+    const auto first =
+        std::count_if(scene.victim.events.begin(), scene.victim.events.end(), [&](const Event& e) {
           return e.type == EventType::Arrived && e.key == scene.regions[0].key;
         });
     CHECK(first == 0);

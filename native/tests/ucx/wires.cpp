@@ -85,8 +85,8 @@ Liar::Liar(Side& victim, bool sealed, const Terms& terms) {
   const auto [near, far] = unix_sockets();
   fd_ = near;
   std::string error;
-  auto wire = UcxWire::create(ucx_factory(), far, "", {}, terms.chunk, {theirs_, mine_, sealed},
-                              error);
+  auto wire =
+      UcxWire::create(ucx_factory(), far, "", {}, terms.chunk, {theirs_, mine_, sealed}, error);
   REQUIRE(wire != nullptr);
   REQUIRE(victim.endpoint->attach(std::move(wire), terms));
   port_.reset(make_ucx_port({false, false, 1 << 20}, error));
