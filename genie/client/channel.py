@@ -65,6 +65,9 @@ class Channel:
             ("grpc.max_receive_message_length", m.MAX_MESSAGE),
             ("grpc.max_send_message_length", m.MAX_MESSAGE),
             ("grpc.enable_http_proxy", 0),
+            # No ping per heartbeat, which the daemon would answer, to find a good window.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", m.WINDOW),
             # Two sessions of one process are two connections: one's end is not the other's.
             ("grpc.use_local_subchannel_pool", 1),
         ]

@@ -21,7 +21,7 @@ from genie_runtime.gpu_direct import Choice
 from genie_runtime.ports import DeviceSpec, ExecutorPort
 from genie_runtime.secrets_files import default_token_file, ensure_token, read_token
 from genie_schemas.errors import GenieError, Place
-from genie_schemas.messages import MAX_MESSAGE
+from genie_schemas.messages import MAX_MESSAGE, WINDOW
 
 if TYPE_CHECKING:
     import grpc
@@ -164,6 +164,9 @@ class Server:
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 ("grpc.max_send_message_length", MAX_MESSAGE),
                 ("grpc.so_reuseport", 0),  # a second daemon on the port must fail, not share it
+                # No ping per heartbeat to find a good window: ours is fixed.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", WINDOW),
             ],
         )
         server.add_generic_rpc_handlers((control_handler(self.node, token),))

@@ -8,7 +8,7 @@ All numbers are integers, times milliseconds or microseconds as their names say.
 and `OpenReply` tolerate unknown fields: they are what a newer peer says before a version is agreed.
 """
 
-from genie_schemas.messages._base import MAX_MESSAGE, RUN_ID, SERVICE, Empty, Message
+from genie_schemas.messages._base import MAX_MESSAGE, RUN_ID, SERVICE, WINDOW, Empty, Message
 from genie_schemas.messages._calls import (
     CallRequestId,
     LinkCallRequest,
@@ -74,6 +74,7 @@ __all__ = [
     "MAX_MESSAGE",
     "RUN_ID",
     "SERVICE",
+    "WINDOW",
     "ActiveRun",
     "CallRequestId",
     "CancelReply",

@@ -11,6 +11,9 @@ RUN_ID = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_MESSAGE = 160 * 1024 * 1024
 """Bytes of a message: a plan of 64 MiB as a JSON string can double by escaping."""
 
+WINDOW = 4 * 1024 * 1024
+"""Bytes of a message that may be under way: fixed, for gRPC's measuring pings every heartbeat."""
+
 Hex128 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=RUN_ID)]
