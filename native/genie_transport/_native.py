@@ -10,24 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from genie_transport._endpoint import is_loopback
-from genie_transport._errors import refused, setup_error
-from genie_transport._handle import DMAHandle
+from genie_transport._errors import setup_error
 from genie_transport._handshake import TrafficKeys
 from genie_transport._link import PeerTerms
+from genie_transport._port import NS, PortTransport
 from genie_transport._types import (
-    Arrived,
     Capabilities,
-    Completed,
-    Connected,
-    Counters,
-    Event,
-    Expired,
-    Failed,
     Limits,
-    Lost,
-    Progressed,
-    Region,
-    Transfer,
 )
 from genie_transport._ucx_path import found, leave_tls
 from genie_transport._wires import Wire, core
@@ -37,8 +26,6 @@ __all__ = ["NativeTransport"]
 _RING = 2 << 20  # bytes of a shared-memory ring: both sides' copies stay in the caches
 _SHM_CHUNK = 256 << 10
 _TCP_CHUNK = 256 << 10
-_FOREVER = -1
-_NS = 1_000_000_000
 
 _UCX_CHUNK = 256 << 10
 _PATHS = {
@@ -64,7 +51,7 @@ _log = logging.getLogger("genie_transport")
 _open: weakref.WeakSet[NativeTransport] = weakref.WeakSet()
 
 
-class NativeTransport:
+class NativeTransport(PortTransport):
     """Implements Transport. A thread of the native core moves the bytes, never holding the GIL."""
 
     def __init__(self, wire: Wire, limits: Limits) -> None:
@@ -76,14 +63,12 @@ class NativeTransport:
         self._limits = limits
         self._chunk = min(limits.chunk_bytes, _CHUNKS[_PATHS[wire]])
         self._remote = wire is not Wire.SHM
-        self._stall_ns = int(limits.stall_timeout * _NS)
+        self._stall_ns = int(limits.stall_timeout * NS)
         try:
-            self._port: Any = module.Port(limits.window_bytes, limits.chunk_bytes, self._stall_ns)
+            port = module.Port(limits.window_bytes, limits.chunk_bytes, self._stall_ns)
         except RuntimeError as error:
             raise setup_error("GEN0605", "cannot open a transport", cause=str(error)) from error
-        self._address_of = module.address_of
-        # What the port's thread may write or read stays for as long as the thread runs.
-        self._regions: dict[bytes, Region] = {}
+        super().__init__(port, module.address_of)
         _open.add(self)
 
     def __del__(self) -> None:
@@ -167,7 +152,7 @@ class NativeTransport:
 
     def _terms(self, peer: PeerTerms) -> tuple[int, int, int]:
         chunk = min(self._chunk, peer.chunk_bytes)
-        return peer.window_bytes, chunk, int(peer.stall_timeout * _NS)
+        return peer.window_bytes, chunk, int(peer.stall_timeout * NS)
 
     # -- Transport ---------------------------------------------------------------------------
 
@@ -183,111 +168,9 @@ class NativeTransport:
             encrypted=bool(self._wire & _SEALED),
         )
 
-    def counters(self) -> Counters:
-        sent, received, in_flight, peak, sends = self._port.counters()
-        return Counters(sent, received, in_flight, peak, sends)
-
-    def register(self, region: Region) -> None:
-        handle = region.handle
-        region.address = self._address_of(region.view)
-        self._regions[handle.key] = region
-        self._port.add(
-            region.address,
-            handle.length,
-            region.writable,
-            handle.arena,
-            handle.offset,
-            handle.epoch,
-            handle.key,
-        )
-
-    def deregister(self, region: Region) -> None:
-        self._port.withdraw(region.handle.key)
-        self._regions.pop(region.handle.key, None)
-
     def share(self, arena: Any) -> bool:
         """Let the peer read `arena` (a _core.Arena) in place. False: not on this path."""
         return bool(self._port.share(arena))
-
-    def fence(self, epoch: int) -> None:
-        self._port.fence(epoch)
-
-    def post(self, transfer: Transfer) -> None:
-        dst = transfer.dst
-        self._port.post(
-            transfer.op_id,
-            transfer.region.address + transfer.start,
-            dst.arena,
-            dst.offset,
-            dst.length,
-            dst.epoch,
-            dst.key,
-            int(transfer.priority),
-        )
-
-    def cancel(self, op_id: int) -> None:
-        self._port.cancel(op_id)
-
-    def poll(self, timeout: float | None) -> Sequence[Event]:
-        wait = _FOREVER if timeout is None else int(timeout * _NS)
-        return [self._event(*found) for found in self._port.poll(wait)]
-
-    def wake(self) -> None:
-        self._port.wake()
-
-    def fileno(self) -> int:
-        return int(self._port.fileno())
-
-    def pending(self) -> bool:
-        return bool(self._port.pending())
-
-    def alarm(self, delay: float) -> None:
-        self._port.alarm(int(min(delay, 3600.0) * _NS))
-
-    def close(self) -> None:
-        self._port.close()
-
-    def ping(
-        self, source: Region, there: DMAHandle, here: DMAHandle, count: int, *, first: bool
-    ) -> list[int]:
-        """Round trips in native code, for measurements: nanoseconds of each. See Port.ping."""
-        trips: list[int] = self._port.ping(
-            source.address,
-            there.arena,
-            there.offset,
-            there.length,
-            there.epoch,
-            there.key,
-            here.key,
-            count,
-            first,
-        )
-        return trips
-
-    # -- for tests ---------------------------------------------------------------------------
-
-    def hold(self, yes: bool) -> None:
-        """Stop (True) and restart all movement."""
-        self._port.hold(yes)
-
-    def _event(self, kind: int, code: int, a: int, b: int, extra: Any) -> Event:
-        """One tuple of Port.poll; the numbers are those of EventType in events.h."""
-        match kind:
-            case 2:  # the most frequent one
-                return Completed(a)
-            case 1:
-                return Progressed(a, b)
-            case 3:
-                return Failed(a, *refused(f"GEN{code:04d}", b))
-            case 4:
-                return Arrived(extra, b)
-            case 5:
-                return Expired()
-            case 6:
-                self._port.join()
-                self._regions.clear()
-                return Lost(f"GEN{code:04d}", extra, {})
-        return Connected()
 
 
 @atexit.register
