@@ -10,7 +10,7 @@ import pytest
 
 from genie_transport import DMAHandle, TransferError, TransferManager
 from genie_transport.testing import pair
-from tests.transport.support import SMALL, WAIT, code_of, descriptors, eventually, held
+from tests.transport.support import SMALL, WAIT, code_of, eventually, held
 
 Pair = tuple[TransferManager, TransferManager]
 BIG = 64 * SMALL.chunk_bytes
@@ -160,7 +160,6 @@ def test_deregistering_ends_arrivals(make_pair: Callable[..., Pair]) -> None:
 
 
 def test_close_fails_what_is_outstanding(make_pair: Callable[..., Pair]) -> None:
-    before = descriptors()
     a, b = make_pair(SMALL)
     src, dst = a.register(bytes(BIG)), b.register(bytearray(BIG))
     arrival = b.arrival(dst)
@@ -184,7 +183,6 @@ def test_close_fails_what_is_outstanding(make_pair: Callable[..., Pair]) -> None
     a.deregister(src)
     assert a.stats().failed == 1
     b.close()
-    eventually(lambda: descriptors() <= before, "all descriptors are closed")
 
 
 def test_close_in_a_callback(make_pair: Callable[..., Pair]) -> None:
