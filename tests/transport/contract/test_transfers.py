@@ -186,7 +186,8 @@ def test_stats_add_up(make_pair: Callable[..., Pair], path: str) -> None:
     assert receiver.bytes_received >= size
     framing = 0 if path == "loopback" else 1
     assert sender.bytes_sent >= size + framing
-    assert sender.bytes_sent < size * 1.2
+    # Datagrams may be sent again when their answer is late.
+    assert sender.bytes_sent < size * (2 if probe else 1.2)
 
 
 def test_capabilities(make_pair: Callable[..., Pair], path: str, kind: str) -> None:
