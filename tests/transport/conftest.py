@@ -27,10 +27,10 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     before = descriptors()
     yield
     eventually(lambda: not transfer_threads(), "all threads have ended")
-    # Two drivers do not give all back, and not always before the next test begins: memif's loses the
-    # socket, and the events, of a handshake that its end overtakes; AF_XDP's a socket and a map of
-    # the kernel's when its interface is in another namespace than the thread that closes it. What
-    # would be this package's own leak shows on the other paths over DPDK too.
+    # Two drivers do not give all back, and not always before the next test begins: memif's loses
+    # the socket, and the events, of a handshake that its end overtakes; AF_XDP's a socket and a map
+    # of the kernel's when its interface is in another namespace than the thread that closes it.
+    # What would be this package's own leak shows on the other paths over DPDK too.
     name = request.node.name
     lost = ("socket:", "bpf-map") if "dpdk" in name else ()
     if "dpdk-memif" in name:
