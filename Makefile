@@ -6,8 +6,9 @@
 
 VENV := $(or $(GENIE_VENV),.venv)
 BIN  := $(VENV)/bin
-# One test process a CPU, at most four: each one loads torch.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
+# One test process more than CPUs, because daemons are waited for much of the time; at most four:
+# each one loads torch.
+WORKERS ?= $(shell n=$$(($$(nproc) + 1)); echo $$((n > 4 ? 4 : n)))
 export GENIE_VENV PYTHON TORCH
 
 .DEFAULT_GOAL := help

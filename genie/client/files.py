@@ -1,4 +1,4 @@
-"""Inputs from files, outputs to files: .npy, .npz and .safetensors, never a pickle."""
+"""Inputs from files, outputs to files: .npy, .npz and .safetensors, data and nothing that runs."""
 
 from __future__ import annotations
 

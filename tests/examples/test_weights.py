@@ -95,7 +95,7 @@ def test_ranges_follow_the_role_of_a_tensor() -> None:
     assert within(zoo.norm.running_var, 1 - 2**-2, 1 + 2**-2)  # type: ignore[arg-type]
     assert within(zoo.token, -(2**-4), 2**-4)
     scale = zoo.scale.item()
-    assert 1 - 2**-3 <= scale <= 1 + 2**-3
+    assert scale == pytest.approx(1, abs=2**-3)
     assert scale != 1
     assert torch.equal(zoo.mask, torch.tril(torch.ones(3, 3)))  # type: ignore[arg-type]
     assert zoo.norm.num_batches_tracked == 0

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -28,7 +29,7 @@ __all__ = ["LIBRARIES", "missing", "open_library"]
 _PATIENCE = 120.0  # seconds
 
 
-class _LibrarySide:
+class _LibrarySide(ABC):
     """What the libraries' ends have in common; see Side."""
 
     def __init__(self) -> None:
@@ -43,7 +44,8 @@ class _LibrarySide:
         return digest(self._bytes)
 
     def _changed(self) -> None:
-        """The source has other bytes now."""
+        """The source has other bytes now, which some libraries take another copy of."""
+        return
 
     def sink(self, size: int, burst: int) -> Any:
         return None
@@ -56,11 +58,13 @@ class _LibrarySide:
             seconds.append(time.perf_counter() - begin)
         return seconds
 
+    @abstractmethod
     def _burst(self, burst: int) -> None:
-        raise NotImplementedError
+        """Send `burst` messages at once, and wait until all have arrived."""
 
     def receive(self, burst: int, times: int) -> None:
-        """For the libraries that receive by themselves."""
+        """Nothing to do, with the libraries that receive by themselves."""
+        return
 
     def free(self) -> None:
         self._bytes = np.zeros(0, dtype=np.uint8)
@@ -76,8 +80,9 @@ class _LibrarySide:
             trips.append(time.perf_counter_ns() - begin)
         return trips
 
+    @abstractmethod
     def _trip(self, first: bool) -> None:
-        raise NotImplementedError
+        """One round trip of a small message, on either side."""
 
 
 class _Grpc(_LibrarySide):
