@@ -57,6 +57,26 @@ struct Registration {
 
 bool virtual_device(const std::string& name) { return name.find(':') == std::string::npos; }
 
+// Packets one behind the other. rte_pktmbuf_pool_create aligns them to pages where there are no
+// huge ones, for devices that need to see each in one physical piece: AF_XDP's driver then declares
+// less memory to the kernel than the pool spans, and what lies beyond cannot be sent.
+rte_mempool* dense_pool(const char* name, unsigned buffers, unsigned cache, std::uint16_t room) {
+  rte_mempool* pool = rte_mempool_create_empty(
+      name, buffers, static_cast<unsigned>(sizeof(rte_mbuf)) + room, cache,
+      sizeof(rte_pktmbuf_pool_private), SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+  if (pool == nullptr) return nullptr;
+  rte_pktmbuf_pool_private shape{};
+  shape.mbuf_data_room_size = room;
+  rte_pktmbuf_pool_init(pool, &shape);
+  if (const int code = rte_mempool_populate_default(pool); code < 0) {
+    rte_mempool_free(pool);
+    rte_errno = -code;
+    return nullptr;
+  }
+  rte_mempool_obj_iter(pool, rte_pktmbuf_init, nullptr);
+  return pool;
+}
+
 }  // namespace
 
 std::unique_ptr<DpdkPort> DpdkPort::open(const DpdkOptions& options, Code& why,
@@ -141,9 +161,11 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
   // Enough for both rings and everything in hand: then the pool is never what runs out first.
   const unsigned buffers =
       options.buffers != 0 ? options.buffers : 2u * receive + send + 8 * kBurst;
-  pool_ = rte_pktmbuf_pool_create(name.c_str(), buffers, options.buffers != 0 ? 0 : 2 * kBurst, 0,
-                                  static_cast<std::uint16_t>(frame + RTE_PKTMBUF_HEADROOM),
-                                  SOCKET_ID_ANY);
+  const unsigned cache = options.buffers != 0 ? 0 : 2 * kBurst;
+  const auto room = static_cast<std::uint16_t>(frame + RTE_PKTMBUF_HEADROOM);
+  pool_ = virtual_device(device_)
+              ? dense_pool(name.c_str(), buffers, cache, room)
+              : rte_pktmbuf_pool_create(name.c_str(), buffers, cache, 0, room, SOCKET_ID_ANY);
   if (pool_ == nullptr) return failed("buffers", rte_errno);
   if (const int code =
           rte_eth_rx_queue_setup(port_, 0, receive, SOCKET_ID_ANY, nullptr, pool_of(pool_))) {
