@@ -22,6 +22,7 @@ ROWS = (
     Row("shm/64B", "rtt_p50_us", 0.87, "µs", (0.87,)),
     Row("shm/64B", "rtt_p90_us", 0.99, "µs", (0.99,)),
     Row("shm/64B", "rtt_p99_us", 12.4, "µs", (12.4,)),
+    Row("shm/64B", "wake_p50_us", 31.0, "µs", (31.0,)),
     Row("shm/64B", "cold_p50_us", 54.0, "µs", (54.0,)),
     Row("dpdk-ring/64MiB/loss1%", "goodput", 3.1, "GB/s", (3.1,), "dpdk-ring/64MiB", 0.91),
     Row("daemon/idle", "cpu_percent", 0.25, "%", (0.25, 0.3)),

@@ -64,7 +64,9 @@ def test_a_tiny_run_of_real_paths() -> None:
         assert (f"{path}/64B", "cpu_s_per_gb") not in rows
         p50, p90, p99 = (rows[f"{path}/64B", f"rtt_p{p}_us"].value for p in (50, 90, 99))
         assert 0 < p50 <= p90 <= p99
-        assert rows[f"{path}/64B", "cold_p50_us"].value > 0
+        waking, known = (rows[f"{path}/64B", f"{name}_p50_us"].value for name in ("wake", "cold"))
+        assert waking > 0
+        assert known > 0
     if "shm" in paths:
         assert rows["python/submit+complete", "overhead_us"].value > 0
 

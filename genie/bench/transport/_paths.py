@@ -86,11 +86,17 @@ class Ends:
             raise Unavailable(f"only {len(taken)} of {count + warm} round trips came back")
         return percentiles([ns / 1e3 for ns in taken[warm:]])
 
-    def cold(self, count: int, pause: float) -> list[float]:
-        """µs from post to verification of 64 bytes, both sides idle for `pause` seconds before."""
+    def cold(self, count: int, pause: float) -> list[tuple[float, float]]:
+        """µs from post until the receiver has 64 bytes, and until the sender knows.
+
+        Both are idle for `pause` seconds before.
+        """
         there = self.b.call("mailbox")
-        taken: list[int] = self.a.call("cold", there=there, count=count + 1, pause=pause)
-        return [ns / 1e3 for ns in taken[1:]]
+        waking = self.b.start("awaken", count=count + 1)
+        taken = self.a.call("cold", there=there, count=count + 1, pause=pause)
+        stamps = waking.get()
+        pairs = zip(taken, stamps, strict=True)
+        return [((stamp - begin) / 1e3, whole / 1e3) for (begin, whole), stamp in pairs][1:]
 
     def overhead(self, count: int) -> float:
         """µs of Python for each small transfer."""

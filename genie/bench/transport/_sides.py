@@ -190,8 +190,8 @@ class GenieSide:
                 self.manager.post(src, dst)
         return trips
 
-    def cold(self, there: Any, count: int, pause: float) -> list[int]:
-        """Nanoseconds from post() to the receiver's verification, after `pause` idle seconds."""
+    def cold(self, there: Any, count: int, pause: float) -> list[tuple[int, int]]:
+        """When each post() began, and nanoseconds until its end was known; `pause` s apart."""
         dst = DMAHandle.from_json(there)
         src = self.manager.register(bytes(SMALL))
         taken = []
@@ -199,9 +199,21 @@ class GenieSide:
             time.sleep(pause)
             begin = time.perf_counter_ns()
             self.manager.post(src, dst).result(_PATIENCE)
-            taken.append(time.perf_counter_ns() - begin)
+            taken.append((begin, time.perf_counter_ns() - begin))
         self.manager.deregister(src)
         return taken
+
+    def awaken(self, count: int) -> list[int]:
+        """When this side had each of `count` messages in hand, in nanoseconds: it sleeps between.
+
+        Linux has one monotonic clock for all processes.
+        """
+        mailbox = _made(self._mailbox)
+        stamps = []
+        for _ in range(count):
+            self.manager.arrival(mailbox).result(_PATIENCE)
+            stamps.append(time.perf_counter_ns())
+        return stamps
 
     def overhead(self, there: Any, count: int) -> float:
         """µs for each 64-byte transfer, submitted and completed 64 at a time."""

@@ -31,14 +31,19 @@ def tables(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
     ratios = [row for row in throughput if row.ratio is not None]
     cpu = [row for row in plain if row.metric == "cpu_s_per_gb"]
     times = [row for row in plain if row.metric.startswith("times_")]
-    trips = [row for row in plain if row.metric.startswith(("rtt_", "cold_"))]
+    trips = [row for row in plain if row.metric.startswith(("rtt_", "wake_", "cold_"))]
     faults = [row for row in rows if row.metric == "goodput"]
     lines: list[str] = []
     for title, chosen, column, text in (
         ("GB/s", throughput, _size, _value),
         ("÷ baseline, round by round", ratios, _size, _ratio),
         ("CPU seconds per GB, both sides", cpu, _size, _value),
-        ("µs for 64 B: round trip, and from idle to verified", trips, _metric, _value),
+        (
+            "µs for 64 B: round trip; from idle until received (wake), acknowledged (cold)",
+            trips,
+            _metric,
+            _value,
+        ),
     ):
         if chosen:
             lines += [*_pivot(title, chosen, column, text), ""]
@@ -55,7 +60,8 @@ def _size(row: Row) -> str:
 
 
 def _metric(row: Row) -> str:
-    return row.metric.removeprefix("rtt_").removesuffix("_us").replace("cold_p50", "cold")
+    name = row.metric.removeprefix("rtt_").removesuffix("_us")
+    return name.removesuffix("_p50") if name.startswith(("wake_", "cold_")) else name
 
 
 def _value(row: Row) -> str:

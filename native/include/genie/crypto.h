@@ -23,11 +23,12 @@ using AesKey = std::array<std::byte, 16>;
 std::uint32_t crc32c(std::uint32_t crc, const std::byte* bytes, std::size_t size);
 // The same without SSE4.2; for machines that lack it, and for the tests.
 std::uint32_t crc32c_portable(std::uint32_t crc, const std::byte* bytes, std::size_t size);
-// Copies and sums in one pass through the cache.
-std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* out, const std::byte* in, std::size_t size);
-// The same past the caches, for an output that is larger than they are and not read soon.
-std::uint32_t crc32c_stream(std::uint32_t crc, std::byte* out, const std::byte* in,
-                            std::size_t size);
+// Which side of a copy is not in a cache, and goes on past its end.
+enum class Cold : std::uint8_t { Neither, Source, Destination };
+
+// Copies and sums in one pass.
+std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* out, const std::byte* in, std::size_t size,
+                          Cold cold = Cold::Neither);
 
 // Two different keys of one session, made from its secret and a label for the direction.
 bool derive_key(std::span<const std::byte> secret, std::span<const std::byte> context, AesKey& out);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::uint64_t kMaxWindow = std::uint64_t{1} << 32;
 // Messages from this size on do not stay in the caches until they are whole.
-constexpr std::uint64_t kStreamed = 4 << 20;
+constexpr std::uint64_t kCold = 256 << 10;
 constexpr std::size_t kMinDirect = 1024;  // smaller payloads are cheaper through the scratch
 
 }  // namespace
@@ -81,8 +81,8 @@ std::uint32_t Session::sum_body(std::span<const std::byte> body, std::uint32_t s
     if (target != nullptr) {
       in_place = true;
       const std::byte* payload = body.data() + head;
-      const auto copy = record.length >= kStreamed ? crc32c_stream : crc32c_copy;
-      sum = copy(crc32c(sum, body.data(), head), target, payload, record.size);
+      const Cold cold = record.length >= kCold ? Cold::Destination : Cold::Neither;
+      sum = crc32c_copy(crc32c(sum, body.data(), head), target, payload, record.size, cold);
       return crc32c(sum, payload + record.size, body.size() - head - record.size);
     }
   }

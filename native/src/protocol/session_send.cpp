@@ -189,7 +189,8 @@ std::size_t Session::seal(Nanos now, std::byte* out) {
            sealer_->add(at + piece.head_bytes + piece.size, kPad, pad);
     } else {
       sum = crc32c_copy(sum, at, piece.head.data(), piece.head_bytes);
-      sum = crc32c_copy(sum, at + piece.head_bytes, piece.payload, piece.size);
+      const Cold cold = piece.size >= kMinPrefetch ? Cold::Source : Cold::Neither;
+      sum = crc32c_copy(sum, at + piece.head_bytes, piece.payload, piece.size, cold);
       sum = crc32c_copy(sum, at + piece.head_bytes + piece.size, kPad, pad);
     }
     at += piece.head_bytes + piece.size + pad;
