@@ -45,6 +45,20 @@ _DENIED = re.compile(
     r"sym_constrain|print).*|data|set|item|values|indices|.*backward.*|.*_sparse|.*nnz.*|"
     r"swap|to_dense|detach_copy|.*_scatter_mask|.*dense_backward"
 )
+_DERIVATIVES = frozenset(
+    (
+        "convolution_backward threshold_backward gelu_backward tanh_backward sigmoid_backward "
+        "silu_backward mish_backward elu_backward leaky_relu_backward hardtanh_backward "
+        "hardswish_backward hardsigmoid_backward softplus_backward log_sigmoid_backward "
+        "softshrink_backward hardshrink_backward logit_backward glu_backward "
+        "mse_loss_backward smooth_l1_loss_backward huber_loss_backward "
+        "_softmax_backward_data _log_softmax_backward_data "
+        "avg_pool2d_backward _adaptive_avg_pool2d_backward"
+    ).split()
+)
+"""Derivatives that training on the lazy device needs and whose kernels check what they are given.
+Those that trust indices or sizes (`nll_loss_backward`, `embedding_dense_backward`, the norms') are
+left out: `genie.lazy` composes them of operators that check."""
 _TYPES = {
     "Tensor", "Tensor?", "Tensor[]", "Tensor?[]", "int", "int?", "SymInt", "SymInt?", "int[]",
     "SymInt[]", "int[]?", "SymInt[]?", "float", "float?", "float[]", "float[]?", "bool", "bool?",
@@ -71,10 +85,16 @@ def schema_hash(overload: Any) -> str:
 
 
 def _describe(overload: Any, base: str) -> dict[str, Any] | None:
+    if base in _DERIVATIVES:
+        return _entry(overload)
     if base.startswith("_") and not _ALLOWED_UNDERSCORE.fullmatch(base):
         return None
     if _DENIED.fullmatch(base):
         return None
+    return _entry(overload)
+
+
+def _entry(overload: Any) -> dict[str, Any] | None:
     schema = overload._schema
     args = []
     for a in schema.arguments:

@@ -51,7 +51,7 @@ class Coordinator:
         """Carry a run out, or hand out what is on record. `end` is monotonic time."""
         begun = time.monotonic()
         try:
-            ended = None if spec.durable else self._call(spec, end)
+            ended = None if spec.durable or spec.keeps else self._call(spec, end)
             if ended is None:
                 ended = self._over_control(spec, end)
         except GenieError as error:
@@ -282,6 +282,8 @@ def _result(
     tensors: dict[str, Tensor] = {}
     literals: dict[str, Any] = {}
     for output in outputs:
+        if output.value in spec.keep:
+            continue
         if output.value is not None:
             tensors[output.name] = _value(output, output.value, ended)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from genie.client.tensors import Array, Tensor, as_tensor, dense, storage
@@ -43,16 +43,21 @@ class CheckedInputs:
 
 
 def check_inputs(
-    plan: ExecutionPlan, entrypoint: str, given: Mapping[str, Array | Tensor]
+    plan: ExecutionPlan,
+    entrypoint: str,
+    given: Mapping[str, Array | Tensor],
+    elsewhere: Collection[str] = (),
 ) -> CheckedInputs:
     """Check names, dtypes, shapes, ranges, and dimensions that inputs share.
 
     Raises GenieErrors with everything that is wrong (GEN0400 to GEN0405), GEN0407 for an unknown
-    entry point. Dimensions that no input binds take their minimum.
+    entry point. Dimensions that no input binds take their minimum. Inputs named in `elsewhere` are
+    not asked for: the node has them.
     """
     if entrypoint not in plan.entrypoints:
         raise unknown_entrypoint(plan, entrypoint)
-    declared = {item.name: item for item in plan.entrypoints[entrypoint].inputs}
+    inputs = plan.entrypoints[entrypoint].inputs
+    declared = {item.name: item for item in inputs if item.name not in elsewhere}
     errors = _names(declared, given)
     found: dict[str, tuple[int, str]] = {}
     tensors: dict[str, Tensor] = {}

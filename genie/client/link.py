@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,17 @@ class RunSpec:
     durable: bool
     inputs_digest: str | None
     inputs: CheckedInputs
+    resident: Mapping[str, str] = field(default_factory=dict)
+    """Inputs that the node keeps: name → kept tensor."""
+    keep: Mapping[str, str] = field(default_factory=dict)
+    """Returned values that stay on the node: value → the kept tensor's name."""
+    drop: Sequence[str] = ()
+    """Kept tensors that nobody needs any more."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the run has to do with kept tensors, which call channels know nothing of."""
+        return bool(self.resident or self.keep or self.drop)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class _EmbeddedLeg:
     def start(self, outgoing: Mapping[str, Handle]) -> None:
         for share in self._run.shares.values():
             for name in share.inputs:
+                if name in self._spec.resident:
+                    continue
                 data = self._spec.inputs.data(name)
                 if data.nbytes:
                     self._run.input_view(name)[:] = data
@@ -45,6 +47,7 @@ class _EmbeddedLeg:
             value: (concrete(kind, self._spec.inputs.dims), self._run.output_view(value))
             for share in self._run.shares.values()
             for value, kind in share.share.outputs.items()
+            if value not in self._spec.keep
         }
 
     def release(self) -> None:
@@ -104,6 +107,9 @@ class EmbeddedLink:
             links={},
             wait_ms=int(wait * 1000),
             deadline_ms=max(1, int(deadline * 1000)),
+            resident=dict(spec.resident),
+            keep=dict(spec.keep),
+            drop=list(spec.drop),
         )
         run = self._node.dispatch.admit(self._session, request, Wires())
         return None if run is None else _EmbeddedLeg(run, spec)

@@ -174,9 +174,27 @@ class RemoteLink:
             wait_ms=int(wait * 1000),
             deadline_ms=max(1, int(deadline * 1000)),
         )
+        if spec.keeps:
+            self._check_keeps()
+            request = request.model_copy(
+                update={
+                    "resident": dict(spec.resident),
+                    "keep": dict(spec.keep),
+                    "drop": list(spec.drop),
+                }
+            )
         # The daemon loads the plan on its executor first, which the deadline bounds as well.
         reply = self.channel.call("Prepare", request, m.PrepareReply, deadline + 10.0)
         return None if reply.run is None else _RemoteLeg(self, spec, reply)
+
+    def _check_keeps(self) -> None:
+        if release(self.opened.protocol) < (1, 2):
+            raise GenieError(
+                "GEN0503",
+                f"the daemon at {self.endpoint} speaks protocol {self.opened.protocol}",
+                cause="it cannot keep tensors between runs, which the lazy device needs",
+                remedy="upgrade the daemon to this version of Genie",
+            )
 
     def open_call(self, spec: RunSpec, links: Mapping[str, str]) -> Call | None:
         """Open a call channel; None with a daemon from before there were any."""
@@ -312,7 +330,8 @@ class _RemoteLeg:
     def start(self, outgoing: Mapping[str, Handle]) -> None:
         for value, kind in self._outputs().items():
             dims = self._spec.inputs.dims
-            self._landing.add(value, concrete(kind, dims), kind.nbytes(dims))
+            if value not in self._spec.keep:
+                self._landing.add(value, concrete(kind, dims), kind.nbytes(dims))
         request = m.StartRequest(
             session=self._link.session,
             run=self._run,

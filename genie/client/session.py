@@ -103,6 +103,9 @@ class Session:
         entrypoint: str = "forward",
         run_id: str | None = None,
         deadline: float = DEADLINE,
+        resident: Mapping[str, str] | None = None,
+        keep: Mapping[str, str] | None = None,
+        drop: Sequence[str] = (),
     ) -> RunResult:
         """Run an installed plan (the one installed last, by default).
 
@@ -110,6 +113,11 @@ class Session:
         bfloat16 and float8 come as `Tensor`. `run_id` names the result for ever: the same id with
         the same inputs returns what is on record; without one the run is not recorded and gets a
         random id. `deadline` is seconds from now.
+
+        Tensors can stay on the node between the runs of a session: `keep` maps returned values of
+        the plan to names (32 hex digits) under which they stay instead of coming back, `resident`
+        maps inputs to tensors kept so, and `drop` names those that nobody needs any more. A run
+        that uses these has no `run_id`.
 
         Raises GenieErrors with everything wrong with the inputs (GEN0400 to GEN0405), GEN0410 for
         a run id used otherwise, GEN0414 at the deadline, GEN0502 when a node was lost.
@@ -119,7 +127,8 @@ class Session:
             raise GenieError("GEN0426", "no plan is installed", remedy="call install() first")
         loaded, coordinator = self._plans[digest]
         end = time.monotonic() + deadline
-        checked = check_inputs(loaded.installed.plan, entrypoint, inputs)
+        resident, keep = resident or {}, keep or {}
+        checked = check_inputs(loaded.installed.plan, entrypoint, inputs, resident)
         if run_id is not None:
             check_run_id(run_id)
         spec = RunSpec(
@@ -129,6 +138,9 @@ class Session:
             run_id is not None,
             checked.digest() if run_id is not None else None,
             checked,
+            resident,
+            keep,
+            drop,
         )
         return coordinator.run(spec, end)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from genie_runtime.budget import Reservation
 from genie_runtime.core import Core
@@ -11,7 +12,7 @@ from genie_runtime.ledger import Acceptance
 from genie_runtime.ledger_rules import RunKey
 from genie_runtime.mail import Wires
 from genie_runtime.outputs import StoredOutputs
-from genie_runtime.plans import InstalledPlan
+from genie_runtime.plans import InstalledPlan, size_of
 from genie_runtime.run import Run
 from genie_runtime.session import Session
 from genie_runtime.share import ShareRun, reserve
@@ -128,6 +129,8 @@ class Dispatch:
         plan.check_entrypoint(request.entrypoint)
         plan.check_dims(request.dims)
         core.library.load(request.plan_digest, binding)
+        session.kept.drop(request.drop)
+        session.kept.check(request.keep.values())
         now = time.monotonic()
         deadline = now + min(request.deadline_ms / 1000, core.limits.run_seconds)
         wait = min(request.wait_ms / 1000, core.limits.admission_seconds)
@@ -164,7 +167,10 @@ class Dispatch:
         core = self._core
         binding = session.binding(request.plan_digest)
 
+        lent: list[str] = []
+
         def released(run: Run) -> None:
+            session.kept.give_back(lent)
             core.budget.release(reservation)
             with session.lock:
                 session.runs.pop(run.key, None)
@@ -182,10 +188,18 @@ class Dispatch:
             retries=core.retries,
             fence=session.ended,
             on_released=released,
+            keep=partial(self._keep, session, request, binding) if request.keep else None,
         )
         try:
             for share in plan.active_shares(request.entrypoint, binding):
                 node_device = binding[share.device]
+                wanted = {
+                    name: (key, size_of(share.inputs[name], request.dims, core.limits.io_bytes))
+                    for name, key in request.resident.items()
+                    if name in share.inputs
+                }
+                regions = session.kept.lend(node_device, wanted)
+                lent += [key for key, _ in wanted.values()]
                 run.shares[share.device] = ShareRun(
                     share,
                     core.executors[node_device],
@@ -194,11 +208,13 @@ class Dispatch:
                     run.key,
                     request.dims,
                     core.limits.io_bytes,
+                    regions,
                 )
             reserve(list(run.shares.values()), until, session.ended)
         except BaseException:
             for item in run.shares.values():
                 item.free()
+            session.kept.give_back(lent)
             raise
         with session.lock:
             ended = session.ended()
@@ -207,8 +223,31 @@ class Dispatch:
         if ended is not None:
             for item in run.shares.values():
                 item.free()
+            session.kept.give_back(lent)
             raise ended
         return run
+
+    def _keep(
+        self, session: Session, request: PrepareRequest, binding: Mapping[str, str], run: Run
+    ) -> None:
+        """Let the session have the outputs that it keeps."""
+        core = self._core
+        for share in run.shares.values():
+            device = binding[share.share.device]
+            for value in [name for name in request.keep if name in share.outputs]:
+                region = share.take(value)
+                try:
+                    session.kept.keep(
+                        request.keep[value],
+                        device,
+                        region,
+                        region.length,
+                        core.pools,
+                        core.budget,
+                    )
+                except BaseException:
+                    core.pools[device].free(region)
+                    raise
 
     # -- a prepared run ---------------------------------------------------------------------
 

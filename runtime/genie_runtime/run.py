@@ -75,9 +75,13 @@ class Run:
         retries: RetryBudget,
         fence: Callable[[], GenieError | None],
         on_released: Callable[[Run], None],
+        keep: Callable[[Run], None] | None = None,
         put: Callable[[Event], None] | None = None,
     ) -> None:
-        """`put` takes the run's events when it is not `drive` that acts on them."""
+        """`put` takes the run's events when it is not `drive` that acts on them.
+
+        `keep` takes the outputs that stay on the node, once the run has come to a good end.
+        """
         self.key = secrets.token_hex(16)
         self.run_id = run_id
         self.plan = plan
@@ -101,6 +105,7 @@ class Run:
         self._retries = retries
         self._fence = fence
         self._on_released = on_released
+        self._keep = keep
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._put = put or self._events.put
         self._mail = Mail(self._put, telemetry)
@@ -319,6 +324,8 @@ class Run:
             elif self._acceptance.recorded:
                 self._stored = stored
             self._acceptance = None
+        if self._keep is not None:
+            self._keep(self)
         if self._wires.client is not None:
             self._send_outputs(self._wires.client)
             if self._outputs:

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from genie_runtime.kept import KeptTensors
 from genie_runtime.negotiation import Agreement
 from genie_runtime.run import QUIESCE, Run
 from genie_runtime.store import Upload
@@ -48,6 +49,8 @@ class Session:
     finished: deque[Run] = field(default_factory=lambda: deque(maxlen=256))
     """Runs that were started, until their client has learned how they ended."""
     pending: list[Pending] = field(default_factory=list)
+    kept: KeptTensors = field(default_factory=KeptTensors)
+    """Outputs that stay for later runs."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     closed: bool = False
     expires: float = 0.0
@@ -135,6 +138,7 @@ def close_session(session: Session, error: GenieError, limit: float = QUIESCE) -
     end = time.monotonic() + limit
     for run in runs:
         run.freed.wait(max(end - time.monotonic(), 0.001))
+    session.kept.close()
     with session.lock:
         managers = [*session.links.values()]
         session.links.clear()

@@ -31,6 +31,8 @@ class ShareRun:
     run_key: str
     dims: Mapping[str, int]
     io_limit: int
+    lent: Mapping[str, Region] = field(default_factory=dict)
+    """Inputs that lie in memory of the session's, which is not this run's to free."""
     state: State = "waiting"
     attempt: int = 0
     inputs: dict[str, Region] = field(default_factory=dict)
@@ -54,10 +56,12 @@ class ShareRun:
         self._assign(regions, self._wanted(), tables)
         # Nothing travels for an empty value: it is there from the start.
         self.lacking = {name for name, region in self.inputs.items() if region.length}
+        self.inputs.update(self.lent)
         self.delivered = {step for step, region in self.incoming.items() if not region.length}
 
     def _wanted(self) -> tuple[dict[str, int], ...]:
-        inputs = {name: self._size(kind) for name, kind in self.share.inputs.items()}
+        own = {name: kind for name, kind in self.share.inputs.items() if name not in self.lent}
+        inputs = {name: self._size(kind) for name, kind in own.items()}
         incoming = {step: self._size(hop.type) for step, hop in self.share.incoming.items()}
         return inputs, incoming, *self._private()
 
@@ -142,6 +146,12 @@ class ShareRun:
     def view(self, region: Region) -> memoryview:
         """The bytes of one of this share's regions."""
         return self.pool.view(region)
+
+    def take(self, value: str) -> Region:
+        """Hand over the region of an output: it is no longer this run's."""
+        region = self.outputs.pop(value)
+        self._held.remove(region)
+        return region
 
     def free(self) -> None:
         """Give every region back. Nobody may use them any more."""

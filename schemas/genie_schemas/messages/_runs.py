@@ -101,6 +101,10 @@ class PrepareRequest(Message):
     `inputs_digest` is a must. `links` names the
     link of every transfer step whose other end is another node. `wait_ms` bounds the wait for
     memory, `deadline_ms` the run as a whole.
+
+    `resident` names inputs that the session keeps here (input → kept tensor), `keep` outputs that
+    stay here instead of being sent (value → its name from now on), `drop` kept tensors that nobody
+    needs any more. They are not there before protocol 1.2.
     """
 
     session: Hex128
@@ -113,6 +117,9 @@ class PrepareRequest(Message):
     links: dict[Name, Hex128]
     wait_ms: Milliseconds
     deadline_ms: Annotated[int, Field(ge=1, le=30 * 86_400_000)]
+    resident: dict[Name, Hex128] = Field(default_factory=dict)
+    keep: dict[Name, Hex128] = Field(default_factory=dict)
+    drop: list[Hex128] = Field(default_factory=list)
 
 
 class PrepareReply(Message):

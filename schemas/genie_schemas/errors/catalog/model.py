@@ -128,4 +128,29 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "The child process that imports and captures the model ended without an answer: it ran "
         "out of memory, crashed in native code or was killed. Its last output is shown.",
     ),
+    # -- the lazy device: GEN0260 to GEN0269 --
+    "GEN0260": (
+        "a tensor on the lazy device was lost",
+        _FAIL,
+        "The run that was to compute the tensor failed, and its error said why. Compute it again "
+        "from tensors that are still there.",
+    ),
+    "GEN0261": (
+        "a program on the lazy device does what no plan can hold",
+        _FAIL,
+        "An operator, dtype or layout that plans do not have. Move this part of the program to the "
+        "CPU: `x.cpu()` before it and `.to('genie')` behind it.",
+    ),
+    "GEN0262": (
+        "the lazy device is not installed",
+        _FAIL,
+        "Its extension links torch and is built for one version of it, where torch is installed "
+        "before Genie. Install torch, then Genie again with `--no-build-isolation`.",
+    ),
+    "GEN0263": (
+        "the lazy device is connected already",
+        _FAIL,
+        "A program's tensors lie in one session. `genie.lazy.connect` chooses it before the first "
+        "tensor goes to the device.",
+    ),
 }

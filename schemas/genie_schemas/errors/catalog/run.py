@@ -170,6 +170,14 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "A run was asked for before its plan was installed in the session or before all its "
         "constants had arrived. Clients of Genie never do that; install again.",
     ),
+    "GEN0427": (
+        "A kept tensor is not there",
+        ExitCode.FAILURE,
+        "A run named a tensor that its session keeps on the node between runs, and there is none "
+        "of that name, device and size, or the name is taken. Kept tensors end with their session: "
+        "a program on the lazy device that lost its daemon has lost its tensors, too, and starts "
+        "again.",
+    ),
     # -- invocations over the data plane: GEN0430 to GEN0439 --
     "GEN0430": (
         "A request does not fit its call channel",

@@ -1,0 +1,75 @@
+"""What the lazy device did, and which lines of the program made it wait."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["COUNTERS", "Counters", "Site", "user_line"]
+
+_OURS = tuple(
+    str(Path(module.__file__).parent) + "/"
+    for name in ("torch", "genie")
+    if (module := sys.modules.get(name)) is not None and module.__file__
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A line of the user's program that did something, and what."""
+
+    line: str
+    what: str
+
+
+def user_line() -> str:
+    """ "file:line" of the innermost frame that is neither torch's nor Genie's."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_OURS) and not name.startswith("<"):
+            return f"{name}:{frame.f_lineno}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "unknown (a thread of torch's)"
+
+
+class Counters:
+    """Totals since the program began. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.totals: Counter[str] = Counter()
+        self.syncs: Counter[Site] = Counter()
+        self.fallbacks: Counter[tuple[str, str]] = Counter()
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Add to a total."""
+        with self._lock:
+            self.totals[name] += amount
+
+    def synchronised(self, why: str) -> None:
+        """The program waited for the device, for this reason."""
+        site = Site(user_line(), why)
+        with self._lock:
+            self.syncs[site] += 1
+
+    def fell_back(self, op: str, why: str) -> bool:
+        """An operator ran on the host; whether this is the first time for this reason."""
+        with self._lock:
+            self.fallbacks[op, why] += 1
+            return self.fallbacks[op, why] == 1
+
+    def reset(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self.totals.clear()
+            self.syncs.clear()
+            self.fallbacks.clear()
+
+
+COUNTERS = Counters()

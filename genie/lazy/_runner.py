@@ -1,0 +1,207 @@
+"""Running traces: a plan for each graph, kept; tensors that stay on the device between runs."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import logging
+import os
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+
+from genie.client import Session, connect
+from genie.client.tensors import STORAGE, Tensor
+from genie.lazy._counters import COUNTERS, user_line
+from genie.lazy._layouts import Unsupported
+from genie.lazy._plan import LazyPlan, make_plan
+from genie.lazy._trace import Graph, Recorder, read_trace
+from genie_schemas.errors import GenieError, Place
+from genie_schemas.types import FROM_TORCH
+
+__all__ = ["Runner"]
+
+MAX_PLANS = 512
+"""Plans that a program keeps; the one used longest ago goes first."""
+
+_log = logging.getLogger("genie.lazy")
+
+
+def to_client(tensor: torch.Tensor) -> Tensor:
+    """A CPU tensor as the client sends it; no copy."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    bits = STORAGE.get(FROM_TORCH[name])
+    held = tensor.detach()
+    return Tensor(name, held.view(getattr(torch, bits)).numpy() if bits else held.numpy())
+
+
+def from_client(tensor: Tensor) -> torch.Tensor:
+    """What came back, as a CPU tensor of its own."""
+    found = torch.from_numpy(np.ascontiguousarray(tensor.array).reshape(tensor.array.shape))
+    dtype: torch.dtype = getattr(torch, tensor.dtype)
+    return found if found.dtype == dtype else found.view(dtype)
+
+
+class Runner:
+    """The program's session and plans. One for a process; thread-safe."""
+
+    def __init__(self, recorder: Any, modules: Any) -> None:
+        """`recorder` is the extension, or what stands in for it."""
+        self._recorder = recorder
+        self._describe = Recorder(recorder.describe, recorder.layout)
+        self._modules = modules
+        self._lock = threading.RLock()
+        self._session: Session | None = None
+        self._endpoint: str | None = None
+        self._plans: OrderedDict[bytes, LazyPlan] = OrderedDict()
+        self._uploads: dict[str, LazyPlan] = {}
+        self._handles = itertools.count(1)
+
+    # -- the session ------------------------------------------------------------------------
+
+    def connect(self, endpoint: str | None) -> None:
+        """Use this daemon, or with None the embedded runtime, from now on.
+
+        Raises GEN0263 when tensors lie in another session already, GEN05xx when it does not answer.
+        """
+        with self._lock:
+            if self._session is not None:
+                raise GenieError(
+                    "GEN0263",
+                    "the lazy device is connected already",
+                    cause=f"its tensors lie on {self._endpoint or 'the embedded runtime'}",
+                    remedy="call genie.lazy.connect() before the first tensor goes to the device",
+                )
+            self._endpoint = endpoint
+            self._session = connect(endpoint)
+
+    def session(self) -> Session:
+        """The session, opened at first use: GENIE_ENDPOINT's daemon, or embedded."""
+        with self._lock:
+            if self._session is None:
+                self.connect(os.environ.get("GENIE_ENDPOINT") or None)
+            assert self._session is not None  # noqa: S101 - connect() has set it
+            return self._session
+
+    def close(self) -> None:
+        """End the session: the device's tensors are gone."""
+        with self._lock:
+            session, self._session = self._session, None
+            self._plans.clear()
+            self._uploads.clear()
+        if session is not None:
+            session.close()
+
+    # -- what the recorder calls --------------------------------------------------------------
+
+    def fetch(self, tensors: list[torch.Tensor], why: str) -> list[torch.Tensor]:
+        """Run what is pending; the content of tensors on the device, as CPU tensors."""
+        with self._lock:
+            COUNTERS.synchronised(why)
+            return self._run([t.resolve_conj().resolve_neg() for t in tensors])
+
+    def flush(self) -> None:
+        """Run what is pending."""
+        with self._lock:
+            if not self._recorder.idle():
+                self._run([])
+
+    def upload(self, tensor: torch.Tensor) -> int:
+        """Send a dense CPU tensor; the number under which the device keeps it."""
+        with self._lock:
+            layout = (_number(tensor), list(tensor.shape), list(tensor.stride()), 0)
+            from genie.lazy._layouts import Layout, type_text
+
+            text = type_text(Layout(*layout))
+            plan = self._uploads.get(text)
+            if plan is None:
+                plan = self._uploads[text] = make_plan(_upload_graph(text))
+            handle = next(self._handles)
+            COUNTERS.add("uploads")
+            COUNTERS.add("upload_bytes", tensor.nbytes)
+            self._execute(plan, [], [tensor], [handle])
+            return handle
+
+    # -- a run ------------------------------------------------------------------------------
+
+    def _run(self, fetch: list[torch.Tensor]) -> list[torch.Tensor]:
+        taken = self._recorder.take(fetch)
+        handles = [next(self._handles) for _ in range(taken.kept)]
+        try:
+            plan = self._plan(taken)
+            COUNTERS.add("graphs_run")
+            COUNTERS.totals["last_graph_ops"] = taken.ops
+            found = self._execute(plan, taken.leaves, taken.hosts, handles)
+        except BaseException:
+            taken.settle([])
+            raise
+        taken.settle(handles)
+        return found
+
+    def _plan(self, taken: Any) -> LazyPlan:
+        key: bytes = taken.words
+        plan = self._plans.get(key)
+        if plan is not None:
+            self._plans.move_to_end(key)
+            COUNTERS.add("graph_cache_hits")
+            return plan
+        COUNTERS.add("graph_cache_misses")
+        words = array.array("I", key).tolist()
+        try:
+            graph = read_trace(words, self._describe, self._modules)
+        except Unsupported as error:
+            raise GenieError(
+                "GEN0261",
+                f"no plan can hold {error}",
+                Place(file=user_line()),
+                remedy="move this part of the program to the CPU",
+            ) from None
+        plan = self._plans[key] = make_plan(graph)
+        if len(self._plans) > MAX_PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _execute(
+        self,
+        plan: LazyPlan,
+        leaves: list[int],
+        hosts: list[torch.Tensor],
+        handles: list[int],
+    ) -> list[torch.Tensor]:
+        session = self.session()
+        session.install(plan.loaded)
+        try:
+            result = session.run(
+                {n: to_client(t) for n, t in zip(plan.hosts, hosts, strict=True)},
+                plan=plan.loaded,
+                resident={n: _hex(h) for n, h in zip(plan.leaves, leaves, strict=True)},
+                keep={n: _hex(h) for n, h in zip(plan.kept, handles, strict=True)},
+                drop=[_hex(h) for h in self._recorder.take_dropped()],
+            )
+        except GenieError as error:
+            error.context = {**(error.context or {}), "user_line": user_line()}
+            raise
+        return [from_client(result.tensors[name]) for name in plan.fetched]
+
+
+def _hex(handle: int) -> str:
+    return f"{handle:032x}"
+
+
+def _number(tensor: torch.Tensor) -> int:
+    from genie.lazy._layouts import DTYPES
+
+    name = str(tensor.dtype).removeprefix("torch.")
+    return next(number for number, known in DTYPES.items() if known == name)
+
+
+def _upload_graph(text: str) -> Graph:
+    from genie.graph.ir import Node, Value
+    from genie_schemas.args import Ref
+
+    sent, kept = Value("x0", text, 0), Value("y0", text, 1)
+    node = Node("aten.clone.default", (Ref("x0"),), (), (kept,), "")
+    return Graph([node], hosts=[sent], kept=[kept])

@@ -1,0 +1,114 @@
+"""Setting the device up, once for a process, and telling what it did."""
+
+from __future__ import annotations
+
+import atexit
+from typing import Any
+
+import torch
+
+from genie.lazy import device
+from genie.lazy._counters import COUNTERS
+from genie.lazy._host import Host
+from genie.lazy._modules import Modules
+from genie.lazy._runner import Runner
+from genie_schemas import optable
+from genie_schemas.errors import GenieError
+
+__all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize"]
+
+
+def _recorder() -> Any:
+    try:
+        from genie.lazy import _lazy
+    except ImportError as error:
+        raise GenieError(
+            "GEN0262",
+            "the lazy device's extension is not installed",
+            cause=str(error),
+            remedy="install torch first, then Genie with --no-build-isolation and "
+            "--config-settings=cmake.define.GENIE_LAZY=ON",
+        ) from error
+    return _lazy
+
+
+_RECORDER = _recorder()
+torch.utils.rename_privateuse1_backend("genie")
+torch._register_device_module("genie", device)
+torch.utils.generate_methods_for_privateuse1_backend(for_storage=False)
+_MODULES = Modules(_RECORDER.set_module)
+_RUNNER = Runner(_RECORDER, _MODULES)
+_HOST = Host(_RUNNER.fetch)
+device.start(lambda: _HOST.generator, _RUNNER.flush)
+_RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
+_RECORDER.register_operators()
+_MODULES.install()
+atexit.register(_RUNNER.close)
+
+
+def is_available() -> bool:
+    """Whether the device can be used here; importing this module would have failed otherwise."""
+    return True
+
+
+def connect(endpoint: str | None = None) -> None:
+    """Put the device on a daemon ("unix:///run/genie.sock", "host:port"), or into this process.
+
+    Call it before the first tensor goes there; without it GENIE_ENDPOINT says where, and else the
+    runtime is embedded. Raises GEN0263 when tensors lie there already, GEN05xx when the daemon does
+    not answer.
+    """
+    _RUNNER.connect(endpoint)
+
+
+def synchronize() -> None:
+    """Run what the program has asked for so far, and wait for it."""
+    _RUNNER.flush()
+
+
+def stats() -> dict[str, Any]:
+    """What the device did since the program began.
+
+    `ops_intercepted`, `graphs_run`, `last_graph_ops`, `graph_cache_hits` and `_misses`,
+    `shape_cache_*`, `host_fallbacks` (operators that the host carried out), `random_draws`,
+    `uploads`, `upload_bytes`, `pending_ops`, and `synchronisations`: how often the program waited
+    for a value; `explain` says where.
+    """
+    names = (
+        *("graphs_run", "last_graph_ops", "graph_cache_hits", "graph_cache_misses"),
+        *("host_fallbacks", "compositions", "random_draws", "uploads", "upload_bytes"),
+    )
+    found: dict[str, Any] = dict(_RECORDER.counts())
+    found |= {name: COUNTERS.totals[name] for name in names}
+    found["pending_ops"] = _RECORDER.pending_ops()
+    found["synchronisations"] = sum(COUNTERS.syncs.values())
+    found["sync_points"] = [
+        {"line": site.line, "why": site.what, "count": count}
+        for site, count in COUNTERS.syncs.most_common()
+    ]
+    found["fallbacks"] = [
+        {"op": op, "why": why, "count": count}
+        for (op, why), count in COUNTERS.fallbacks.most_common()
+    ]
+    return found
+
+
+def reset_stats() -> None:
+    """Begin to count anew (the recorder's own counters go on)."""
+    COUNTERS.reset()
+
+
+def explain() -> str:
+    """Why the program waited for the device, line by line, and what each line can do about it."""
+    lines = [f"{site.line}: waited {n} × because {site.what}" for site, n in
+             COUNTERS.syncs.most_common()]  # fmt: skip
+    lines += [
+        f"{op} ran on the host {n} ×: {why}" for (op, why), n in COUNTERS.fallbacks.most_common()
+    ]
+    if not lines:
+        return "the program has not waited for the device"
+    lines.append(
+        "A value is looked at by .item(), .cpu(), print, bool() and comparisons in `if`: look at "
+        "it after the loop, or every n-th time."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,436 @@
+#include "cache.h"
+
+#include <ATen/ops/_conj.h>
+#include <ATen/ops/_neg_view.h>
+#include <ATen/ops/as_strided.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/item.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <deque>
+#include <unordered_map>
+
+namespace genie::lazy {
+
+namespace {
+
+using Words = std::vector<uint64_t>;
+
+struct WordsHash {
+  size_t operator()(const Words& words) const {
+    uint64_t hash = words.size();
+    for (const uint64_t word : words) {
+      hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+      hash ^= hash >> 29;
+    }
+    return hash;
+  }
+};
+
+std::unordered_map<Words, Entry*, WordsHash> cache;
+std::deque<Entry> entries;
+std::unordered_map<const void*, OpInfo> infos;
+std::unordered_set<std::string> allowed;
+thread_local Words key;
+
+enum Tag : uint64_t {
+  NONE = 1, INT, DOUBLE, BOOL, INTS, LIST, STRING, DEVICE_TAG, COMPLEX, TENSOR, UNDEFINED, NUMBER,
+};
+
+void put_tensor(const at::Tensor& tensor) {
+  if (!tensor.defined()) {
+    key.push_back(UNDEFINED);
+    return;
+  }
+  const at::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  if (impl.is_wrapped_number()) {
+    key.push_back(NUMBER | static_cast<uint64_t>(impl.dtype().toScalarType()) << 8);
+    const at::Scalar number = tensor.item();
+    const auto parts = number.toComplexDouble();
+    if (number.isIntegral(true)) {
+      key.push_back(static_cast<uint64_t>(number.toLong()));
+    } else {
+      key.push_back(std::bit_cast<uint64_t>(parts.real()));
+      key.push_back(std::bit_cast<uint64_t>(parts.imag()));
+    }
+    return;
+  }
+  key.push_back(TENSOR | static_cast<uint64_t>(impl.dtype().toScalarType()) << 8 |
+                static_cast<uint64_t>(impl.device_type()) << 16 |
+                static_cast<uint64_t>(impl.is_conj()) << 24 |
+                static_cast<uint64_t>(impl.is_neg()) << 25 |
+                static_cast<uint64_t>(impl.dim()) << 32);
+  for (const int64_t size : impl.sizes()) {
+    key.push_back(static_cast<uint64_t>(size));
+  }
+  for (const int64_t stride : impl.strides()) {
+    key.push_back(static_cast<uint64_t>(stride));
+  }
+  key.push_back(static_cast<uint64_t>(impl.storage_offset()));
+  if (impl.device_type() == DEVICE) {
+    key.push_back(impl.unsafe_storage().nbytes());
+  }
+}
+
+void put(const c10::IValue& value) {
+  if (value.isTensor()) {
+    put_tensor(value.toTensor());
+  } else if (value.isNone()) {
+    key.push_back(NONE);
+  } else if (value.isInt()) {
+    key.insert(key.end(), {INT, static_cast<uint64_t>(value.toInt())});
+  } else if (value.isDouble()) {
+    key.insert(key.end(), {DOUBLE, std::bit_cast<uint64_t>(value.toDouble())});
+  } else if (value.isBool()) {
+    key.push_back(BOOL | static_cast<uint64_t>(value.toBool()) << 8);
+  } else if (value.isIntList()) {
+    const auto numbers = value.toIntList();
+    key.push_back(INTS | static_cast<uint64_t>(numbers.size()) << 8);
+    for (const int64_t number : numbers) {
+      key.push_back(static_cast<uint64_t>(number));
+    }
+  } else if (value.isList()) {
+    const auto items = value.toListRef();
+    key.push_back(LIST | static_cast<uint64_t>(items.size()) << 8);
+    for (const c10::IValue& item : items) {
+      put(item);
+    }
+  } else if (value.isString()) {
+    const std::string& text = value.toStringRef();
+    key.push_back(STRING | static_cast<uint64_t>(text.size()) << 8);
+    for (size_t at = 0; at < text.size(); at += 8) {
+      uint64_t word = 0;
+      std::memcpy(&word, text.data() + at, std::min<size_t>(8, text.size() - at));
+      key.push_back(word);
+    }
+  } else if (value.isDevice()) {
+    key.push_back(DEVICE_TAG | static_cast<uint64_t>(value.toDevice().type()) << 8);
+  } else if (value.isComplexDouble()) {
+    const auto number = value.toComplexDouble();
+    key.insert(key.end(), {COMPLEX, std::bit_cast<uint64_t>(number.real()),
+                           std::bit_cast<uint64_t>(number.imag())});
+  } else {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, "an argument of type ", value.tagKind());
+  }
+}
+
+/// Meta tensors for a call: those of one storage share one, so that results tell what they view.
+class Meta {
+ public:
+  at::Tensor of(const at::Tensor& tensor) {
+    if (!tensor.defined() || tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
+      return tensor;
+    }
+    if (!is_lazy(tensor) && tensor.dim() == 0) {
+      flat.push_back(tensor);
+      return tensor;
+    }
+    const Layout layout = layout_of(*tensor.unsafeGetTensorImpl());
+    const auto options = at::TensorOptions().device(c10::kMeta).dtype(layout.dtype);
+    const auto nbytes = static_cast<int64_t>(tensor.storage().nbytes());
+    const int64_t count = nbytes / static_cast<int64_t>(c10::elementSize(layout.dtype));
+    at::Tensor& whole =
+        wholes[{tensor.storage().unsafeGetStorageImpl(), static_cast<int>(layout.dtype)}];
+    if (!whole.defined()) {
+      whole = at::empty({count}, options);
+    }
+    at::Tensor made = at::as_strided(whole, layout.sizes, layout.strides, layout.offset);
+    // A view of ours has no base that torch could complain about when it is resized.
+    made = layout.conj ? at::_conj(made) : made;
+    made = layout.neg ? at::_neg_view(made) : made;
+    flat.push_back(made);
+    return made;
+  }
+
+  c10::IValue of_value(const c10::IValue& value) {
+    if (value.isTensor()) {
+      return of(value.toTensor());
+    }
+    if (value.isTensorList()) {
+      c10::List<at::Tensor> made;
+      for (const at::Tensor& item : value.toTensorVector()) {
+        made.push_back(keep(of(item), item));
+      }
+      return made;
+    }
+    if (value.isOptionalTensorList()) {
+      c10::List<std::optional<at::Tensor>> made;
+      for (const c10::IValue& item : value.toListRef()) {
+        if (item.isNone()) {
+          flat.emplace_back();
+          made.push_back(std::nullopt);
+        } else {
+          made.push_back(keep(of(item.toTensor()), item.toTensor()));
+        }
+      }
+      return made;
+    }
+    if (value.isDevice()) {
+      return c10::Device(c10::kMeta);
+    }
+    return value;
+  }
+
+  /// The tensors, in the order in which `record` sees them.
+  std::vector<at::Tensor> flat;
+
+ private:
+  at::Tensor keep(at::Tensor made, const at::Tensor& given) {
+    // In a list, a number or nothing takes a place of its own among the flat arguments.
+    if (!given.defined() || given.unsafeGetTensorImpl()->is_wrapped_number()) {
+      flat.push_back(given);
+    }
+    return made;
+  }
+
+  std::map<std::pair<const void*, int>, at::Tensor> wholes;
+};
+
+bool dense(const at::Tensor& tensor) {
+  return tensor.storage_offset() == 0 && tensor.is_non_overlapping_and_dense();
+}
+
+Result result_of(const at::Tensor& out, const std::vector<at::Tensor>& flat) {
+  Result result;
+  if (!out.defined()) {
+    result.from = From::Undefined;
+    return result;
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(out.layout() == c10::kStrided, "a result that is not strided");
+  result.layout = layout_of(*out.unsafeGetTensorImpl());
+  for (size_t i = 0; i < flat.size(); i++) {
+    if (flat[i].defined() && out.is_same(flat[i])) {
+      result.from = From::Argument;
+      result.source = static_cast<int32_t>(i);
+      return result;
+    }
+  }
+  for (size_t i = 0; i < flat.size(); i++) {
+    if (flat[i].defined() && out.numel() >= 0 && flat[i].storage().is_alias_of(out.storage())) {
+      result.from = From::View;
+      result.source = static_cast<int32_t>(i);
+      return result;
+    }
+  }
+  if (!dense(out)) {
+    result.compact = true;
+    const at::Tensor straight = at::empty(out.sizes(), out.options());
+    result.layout.strides = straight.strides();
+    result.layout.offset = 0;
+  }
+  result.layout.conj = result.layout.neg = false;
+  return result;
+}
+
+void hidden_writes(const OpInfo& info, const Stack& stack, size_t first, Entry& entry) {
+  // Batch norm writes its running statistics when it trains; its schema does not say so.
+  if (info.name == "aten.native_batch_norm.default" && stack[first + 5].toBool()) {
+    for (int32_t at = 3; at <= 4; at++) {
+      if (stack[first + static_cast<size_t>(at)].isTensor() &&
+          stack[first + static_cast<size_t>(at)].toTensor().defined()) {
+        int32_t flat = 0;
+        for (int32_t i = 0; i < at; i++) {
+          flat += entry.kinds[static_cast<size_t>(i)] == Kind::Tensor;
+        }
+        entry.writes.push_back(flat);
+      }
+    }
+  }
+}
+
+void fill(Entry& entry, const OpInfo& info, const Stack& stack, size_t first) {
+  const auto& schema = entry.op.schema();
+  if (info.not_tensors) {
+    entry.on_host = true;
+    entry.reason = "it returns something other than tensors";
+    return;
+  }
+  if (!info.allowed) {
+    entry.on_host = true;
+    entry.reason = "plans may not name it";
+    return;
+  }
+  Meta meta;
+  Stack call;
+  std::vector<size_t> starts;
+  for (size_t i = 0; i < info.arguments; i++) {
+    const c10::IValue& value = stack[first + i];
+    starts.push_back(meta.flat.size());
+    call.push_back(meta.of_value(value));
+    const bool number = value.isTensor() && value.toTensor().defined() &&
+                        value.toTensor().unsafeGetTensorImpl()->is_wrapped_number();
+    if (value.isTensorList() || value.isOptionalTensorList()) {
+      entry.kinds.push_back(Kind::List);
+      entry.literals.emplace_back(static_cast<int64_t>(value.toListRef().size()));
+    } else if (value.isTensor() && value.toTensor().defined() && !number) {
+      entry.kinds.push_back(Kind::Tensor);
+      entry.literals.emplace_back();
+    } else {
+      entry.kinds.push_back(Kind::Literal);
+      if (number) {
+        entry.literals.emplace_back(value.toTensor().item());
+      } else if (value.isTensor()) {
+        entry.literals.emplace_back();
+      } else {
+        entry.literals.push_back(value);
+      }
+    }
+    const auto* alias = schema.arguments()[i].alias_info();
+    if (alias != nullptr && alias->isWrite() && !info.silent) {
+      for (size_t at = starts.back(); at < meta.flat.size(); at++) {
+        entry.writes.push_back(static_cast<int32_t>(at));
+      }
+    }
+  }
+  hidden_writes(info, stack, first, entry);
+  std::vector<Layout> before;
+  for (const at::Tensor& tensor : meta.flat) {
+    before.push_back(tensor.defined() ? layout_of(*tensor.unsafeGetTensorImpl()) : Layout());
+  }
+  {
+    const c10::impl::ExcludeDispatchKeyGuard no_autograd(
+        c10::autograd_dispatch_keyset_with_ADInplaceOrView);
+    entry.op.callBoxed(&call);
+  }
+  for (size_t i = 0; i < meta.flat.size(); i++) {
+    if (meta.flat[i].defined() && meta.flat[i].is_meta()) {
+      const Layout after = layout_of(*meta.flat[i].unsafeGetTensorImpl());
+      if (after != before[i]) {
+        entry.moved.emplace_back(static_cast<int32_t>(i), after);
+      }
+    }
+  }
+  entry.silent = info.silent;
+  for (const c10::IValue& out : call) {
+    if (out.isTensor()) {
+      entry.lists.push_back(-1);
+      entry.results.push_back(result_of(out.toTensor(), meta.flat));
+    } else {
+      const auto items = out.toTensorVector();
+      entry.lists.push_back(static_cast<int32_t>(items.size()));
+      for (const at::Tensor& item : items) {
+        entry.results.push_back(result_of(item, meta.flat));
+      }
+    }
+  }
+}
+
+Entry& add(Entry entry) {
+  entry.id = static_cast<uint32_t>(entries.size());
+  entries.push_back(std::move(entry));
+  return entries.back();
+}
+
+}  // namespace
+
+void set_allowed(std::unordered_set<std::string> names) { allowed = std::move(names); }
+
+Entry& entry_at(uint32_t id) { return entries.at(id); }
+size_t entry_count() { return entries.size(); }
+
+OpInfo& info_of(const c10::OperatorHandle& op) {
+  const std::lock_guard hold(trace_lock());
+  const auto [found, fresh] = infos.try_emplace(&op.schema());
+  OpInfo& info = found->second;
+  if (!fresh) {
+    return info;
+  }
+  const auto& schema = op.schema();
+  std::string name = schema.name();
+  name.replace(name.find("::"), 2, ".");
+  info.name = name + "." + (schema.overload_name().empty() ? "default" : schema.overload_name());
+  info.arguments = schema.arguments().size();
+  info.allowed = allowed.contains(info.name);
+  static const std::unordered_set<std::string> layouts_only = {
+      "aten.t_.default",          "aten.transpose_.default", "aten.squeeze_.default",
+      "aten.squeeze_.dim",        "aten.squeeze_.dims",      "aten.unsqueeze_.default",
+      "aten.swapaxes_.default",   "aten.swapdims_.default",  "aten.as_strided_.default",
+  };
+  info.silent = layouts_only.contains(info.name);
+  info.allowed |= info.silent;
+  info.foreign = info.name.starts_with("aten.index") || info.name.starts_with("aten._index") ||
+                 info.name.starts_with("aten._unsafe_index");
+  for (const auto& argument : schema.arguments()) {
+    info.random |= argument.type()->str().find("Generator") != std::string::npos;
+  }
+  for (const auto tag : op.getTags()) {
+    info.random |= tag == at::Tag::nondeterministic_seeded;
+  }
+  for (const auto& item : schema.returns()) {
+    const std::string type = item.type()->str();
+    info.not_tensors |= type != "Tensor" && type != "Tensor[]";
+  }
+  return info;
+}
+
+Entry& find_entry(const c10::OperatorHandle& op, OpInfo& info, const Stack& stack, size_t first) {
+  key.clear();
+  key.push_back(reinterpret_cast<uintptr_t>(&info));
+  for (size_t i = 0; i < info.arguments; i++) {
+    put(stack[first + i]);
+  }
+  {
+    const std::lock_guard hold(trace_lock());
+    const auto found = cache.find(key);
+    if (found != cache.end()) {
+      counts.hits++;
+      return *found->second;
+    }
+  }
+  const Words mine = key;  // the meta kernels below may come back here
+  Entry made(op);
+  try {
+    fill(made, info, stack, first);
+  } catch (const std::exception& error) {
+    // A data-dependent size, no meta kernel, or the program's own mistake: the host will tell.
+    made = Entry(op);
+    made.on_host = true;
+    made.reason = std::string("its result cannot be told beforehand: ") + error.what();
+    made.reason = made.reason.substr(0, made.reason.find('\n'));
+  }
+  const std::lock_guard hold(trace_lock());
+  const auto [found, fresh] = cache.try_emplace(mine, nullptr);
+  if (fresh) {
+    counts.misses++;
+    found->second = &add(std::move(made));
+  }
+  return *found->second;
+}
+
+Entry& internal_entry(const char* name, const char* overload, Stack arguments, size_t inputs,
+                      const Layout& made) {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, overload);
+  Words mine{reinterpret_cast<uintptr_t>(&op.schema()), static_cast<uint64_t>(made.dtype),
+             static_cast<uint64_t>(made.conj) << 1 | static_cast<uint64_t>(made.neg)};
+  {
+    const Words outer = std::exchange(key, {});
+    for (const c10::IValue& argument : arguments) {
+      put(argument);
+    }
+    mine.insert(mine.end(), key.begin(), key.end());
+    key = outer;
+  }
+  const auto [found, fresh] = cache.try_emplace(mine, nullptr);
+  if (!fresh) {
+    return *found->second;
+  }
+  Entry entry(op);
+  for (size_t i = 0; i < arguments.size(); i++) {
+    entry.kinds.push_back(i < inputs ? Kind::Tensor : Kind::Literal);
+    entry.literals.push_back(std::move(arguments[i]));
+  }
+  Result result;
+  result.from = inputs == 0 ? From::Fresh : From::View;
+  result.source = 0;
+  result.layout = made;
+  entry.results.push_back(result);
+  entry.lists.push_back(-1);
+  found->second = &add(std::move(entry));
+  return *found->second;
+}
+
+}  // namespace genie::lazy
