@@ -11,7 +11,23 @@ namespace {
 
 struct Guard final : c10::impl::NoOpDeviceGuardImpl<DEVICE> {
   Guard() = default;
+  c10::Device exchangeDevice(c10::Device) const override { return {DEVICE, 0}; }
+  c10::Device getDevice() const override { return {DEVICE, 0}; }
+  c10::Stream getStream(c10::Device) const noexcept override { return stream(); }
+  c10::Stream getDefaultStream(c10::Device) const override { return stream(); }
+  c10::Stream getNewStream(c10::Device, int) const override { return stream(); }
+  c10::Stream exchangeStream(c10::Stream) const noexcept override { return stream(); }
+
+  // The trace is the only stream, and it is in the program's order: there is nothing to wait for.
+  void record(void**, const c10::Stream&, c10::DeviceIndex, c10::EventFlag) const override {}
+  void block(void*, const c10::Stream&) const override {}
+  bool queryEvent(void*) const override { return true; }
+  void synchronizeEvent(void*) const override { python().flush(); }
+  void synchronizeStream(const c10::Stream&) const override { python().flush(); }
   void synchronizeDevice(const c10::DeviceIndex) const override { python().flush(); }
+
+ private:
+  static c10::Stream stream() { return c10::Stream(c10::Stream::DEFAULT, {DEVICE, 0}); }
 };
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
