@@ -59,6 +59,7 @@ class Runner:
         self._plans: OrderedDict[bytes, LazyPlan] = OrderedDict()
         self._uploads: dict[str, LazyPlan] = {}
         self._handles = itertools.count(1)
+        self._dropped: set[int] = set()
 
     # -- the session ------------------------------------------------------------------------
 
@@ -173,13 +174,16 @@ class Runner:
     ) -> list[torch.Tensor]:
         session = self.session()
         session.install(plan.loaded)
+        # What this run reads may have lost its last tensor since it was recorded: drop that later.
+        dropped = self._dropped | set(self._recorder.take_dropped())
+        self._dropped = dropped & set(leaves)
         try:
             result = session.run(
                 {n: to_client(t) for n, t in zip(plan.hosts, hosts, strict=True)},
                 plan=plan.loaded,
                 resident={n: _hex(h) for n, h in zip(plan.leaves, leaves, strict=True)},
                 keep={n: _hex(h) for n, h in zip(plan.kept, handles, strict=True)},
-                drop=[_hex(h) for h in self._recorder.take_dropped()],
+                drop=[_hex(h) for h in sorted(dropped - self._dropped)],
             )
         except GenieError as error:
             error.context = {**(error.context or {}), "user_line": user_line()}
