@@ -1,6 +1,6 @@
 """`make opinfo`: run the sweep, print the shares, and write docs/coverage.md when asked.
 
-    python -m tests.opinfo [--path plans] [--dtype float32] [--only REGEX] [--write] [--json FILE]
+python -m tests.opinfo [--path plans] [--dtype float32] [--only REGEX] [--write] [--json FILE]
 """
 
 from __future__ import annotations
