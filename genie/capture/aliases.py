@@ -25,6 +25,10 @@ class Storages:
                 return number
         return self._new(identity)
 
+    def apart(self) -> int:
+        """A number for a value that no fake tensor stands for and nothing shares."""
+        return self._new(None)
+
     def of(self, fake: torch.Tensor, operands: list[Value], *, copies: bool) -> int:
         """The number of a call's result: that of the operand whose storage it shares, else new.
 

@@ -24,6 +24,8 @@ from genie.capture.encode import Symbols, Unsupported, encode, stride_order, typ
 from genie.capture.exporter import positional_only
 from genie.capture.inline import inline_regions
 from genie.capture.outputs import output_names
+from genie.capture.ragged import Filled, axes, fill_up, learn
+from genie.capture.randomness import SEED, SEED_TYPE, Draws
 from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
 from genie.graph.legality import mutated
 from genie.graph.liveness import live_nodes
@@ -31,6 +33,7 @@ from genie_schemas import constants, optable
 from genie_schemas.args import Arg, Ref
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.names import Namer, clean
+from genie_schemas.ragged import SUFFIX
 from genie_schemas.spec import Spec
 
 _DROPOUTS = {
@@ -87,6 +90,7 @@ class _Walk:
         self.spec = spec
         self.shown = shown
         self.locate = locate
+        self.draws = Draws(spec)
         self.namer = Namer()
         self.symbols = Symbols({})
         self.storages = Storages()
@@ -94,6 +98,8 @@ class _Walk:
         self.tuples: dict[fx.Node, tuple[Arg, ...]] = {}
         self.values: dict[str, Value] = {}
         self.nodes: list[Node] = []
+        self.ragged: dict[str, tuple[list[int], str]] = {}
+        """Value whose size data decides → the dimensions that it decides, and the module."""
         self.written: dict[int, tuple[str, fx.Node]] = {}
         """Storage → the operator that first wrote to it, and its call."""
 
@@ -144,6 +150,9 @@ def capture(
             _call(walk, node)
         elif node.op == "get_attr":
             raise _sub_graph(walk, node)
+    if walk.draws.any:
+        walk.values[SEED] = Value(SEED, SEED_TYPE, walk.storages.apart())
+        inputs.append(Input(walk.values[SEED]))
     outputs = _outputs(walk)
     _no_lost_mutation(walk, held)
     outputs = _drop_fresh_copies(walk, outputs)
@@ -160,6 +169,7 @@ def capture(
         tuple(walk.nodes),
         tuple(outputs),
         tuple((path, type(m).__name__) for path, m in model.named_modules(remove_duplicate=False)),
+        tuple(n for node in walk.nodes for n in node.writes() if n in walk.ragged),
     )
     return Captured(graph, tensors)
 
@@ -202,6 +212,7 @@ def _inputs(walk: _Walk, model: nn.Module) -> list[Input]:
                 if symbol.is_Symbol:
                     walk.symbols.names.setdefault(symbol, given)
     inputs = []
+    walk.namer.reserve(SEED)
     for name in walk.spec.inputs:
         walk.namer.reserve(name)
         node = found[name]
@@ -332,22 +343,25 @@ def _operator(walk: _Walk, node: fx.Node, name: str, fake: Any) -> None:
             "write it with other operators, or register the model part without it",
         )
     bound = {a.name: v for a, v in zip(info.args, node.args, strict=False)} | dict(node.kwargs)
-    if info.draws(bound):
+    more = walk.draws.keyword(info, bound)
+    if more is None:
         raise walk.fail(
             "GEN0225",
             node,
             f"{shown} draws random numbers",
             "a retry would draw others",
-            "call .eval() on the model in the entry, or pass the noise as an input",
+            "call .eval() on the model in the entry, pass the noise as an input, or write "
+            "random: seeded in the spec, so that each run takes a seed",
         )
     fakes = list(fake) if isinstance(fake, list | tuple) else [fake]
-    if any(isinstance(f, torch.Tensor) and _unbacked(f, walk.symbols) for f in fakes):
+    if not learn(fakes, name, node, walk.symbols):
         raise walk.fail(
             "GEN0226",
             node,
             f"the size of {shown}'s result depends on data",
-            "memory for it cannot be planned",
-            "use torch.where or a fixed-size operator such as topk",
+            "how large it can be is not known, so that memory for it cannot be planned",
+            "bound it, with torch._check(y.shape[0] <= 100); or use torch.where, or a fixed-size "
+            "operator such as topk",
         )
     try:
         args = tuple(encode(a, walk.symbols, walk.refs) for a in node.args)
@@ -361,7 +375,7 @@ def _operator(walk: _Walk, node: fx.Node, name: str, fake: Any) -> None:
         results: list[Value | None] = [None]
     else:
         results = _results(walk, node, info, fakes)
-    walk.nodes.append(Node(name, args, kwargs, tuple(results), module_of(node)))
+    walk.nodes.append(Node(name, args, (*kwargs, *more), tuple(results), module_of(node)))
     for written in mutated(walk.nodes[-1]):
         walk.written.setdefault(walk.values[written].storage, (name, node))
 
@@ -393,6 +407,8 @@ def _results(
         try:
             storage = walk.storages.of(fake, operands, copies=copies)
             value = walk.value(walk.namer(base), fake, storage)
+            if ragged := axes(fake, walk.symbols):
+                walk.ragged[value.name] = (ragged, module)
         except (Unsupported, NotImplementedError) as error:
             # Tensors without a storage: wrapped by torch.func, or of another layout.
             remedy = "use a dense tensor of a common dtype"
@@ -410,12 +426,6 @@ def _results(
 def _operands(walk: _Walk, node: fx.Node) -> list[Ref]:
     refs = (walk.refs.get(n) for n in node.all_input_nodes)
     return [r for r in refs if isinstance(r, Ref)]
-
-
-def _unbacked(fake: torch.Tensor, symbols: Symbols) -> bool:
-    sizes: list[Any] = [size for size in fake.shape if isinstance(size, torch.SymInt)]
-    free = {s for size in sizes for s in size.node.expr.free_symbols}
-    return not free <= set(symbols.names)
 
 
 def _no_lost_mutation(walk: _Walk, held: list[_Held]) -> None:
@@ -479,6 +489,7 @@ def _outputs(walk: _Walk) -> list[Output]:
             outputs.append(Output(name, ref.name if isinstance(ref, Ref) else None))
         elif isinstance(item.arg, ConstantArgument) and item.arg.value is not None:
             outputs.append(Output(name, None, encode(item.arg.value, walk.symbols, {})))
+    outputs = _with_sizes(walk, outputs)
     if not any(o.value is not None for o in outputs):
         raise GenieError(
             "GEN0227",
@@ -487,6 +498,60 @@ def _outputs(walk: _Walk) -> list[Output]:
             remedy="return the tensors that callers want",
         )
     return outputs
+
+
+def _with_sizes(walk: _Walk, outputs: list[Output]) -> list[Output]:
+    """Fill up the outputs whose size data decides, each with its true sizes as a further output."""
+    if not any(o.value in walk.ragged for o in outputs):
+        return outputs
+    found: list[Output] = []
+    filled: dict[str, Filled] = {}
+    for output in outputs:
+        if output.value not in walk.ragged:
+            found.append(output)
+            continue
+        if output.value not in filled:
+            filled[output.value] = _filled(walk, output.value)
+        full = filled[output.value]
+        found.append(dataclasses.replace(output, value=full.value.name))
+        found.append(Output(output.name + SUFFIX, full.sizes.name))
+    names = [o.name for o in found]
+    clash = {n for n in names if names.count(n) > 1}
+    clash |= {o.name for o in outputs if o.name.endswith(SUFFIX)}
+    if clash:
+        raise GenieError(
+            "GEN0226",
+            f"the forward returns {min(clash)!r} beside an output whose size depends on data",
+            Place(file=walk.shown),
+            f"names that end in {SUFFIX} are for the sizes of such outputs",
+            "give it another name",
+        )
+    return found
+
+
+def _filled(walk: _Walk, name: str) -> Filled:
+    ragged, module = walk.ragged[name]
+    if len(ragged) > 1:
+        raise GenieError(
+            "GEN0226",
+            f"{len(ragged)} sizes of the output {name!r} depend on data",
+            Place(file=walk.shown),
+            "an output may have one such dimension",
+            "return its parts, or fill it up to a fixed size",
+        )
+    made = fill_up(walk.values[name], ragged[0], module, walk.namer, walk.storages.apart)
+    for node in made.nodes:
+        walk.values.update({v.name: v for v in node.results if v is not None})
+    # Where its memory was used last: behind everything that may still write to it.
+    storage = walk.values[name].storage
+    uses = (
+        i
+        for i, node in enumerate(walk.nodes)
+        if any(walk.values[n].storage == storage for n in (*node.reads(), *node.writes()))
+    )
+    at = max(uses) + 1
+    walk.nodes[at:at] = made.nodes
+    return made
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,8 @@ class Symbols:
 
     def __init__(self, names: Mapping[sympy.Symbol, str]) -> None:
         self.names: dict[Any, str] = dict(names)
+        self.most: dict[Any, int] = {}
+        """The most that symbols can be that no input gives: see `genie.capture.ragged`."""
 
     def expr(self, size: Any) -> int | Expr:
         """An int, or the expression of a SymInt or sympy expression; Unsupported otherwise."""
@@ -39,6 +41,16 @@ class Symbols:
         """`expr` as text."""
         found = self.expr(size)
         return found.text if isinstance(found, Expr) else str(found)
+
+    def most_text(self, size: Any) -> str:
+        """`text`, with the most that it can be in place of a size that data decides."""
+        if isinstance(size, int) or size.node.expr.free_symbols <= set(self.names):
+            return self.text(size)
+        if not _grows(size.node.expr):
+            raise Unsupported(f"a size that depends on the data ({size.node.expr})")
+        return self.text(
+            size.node.expr.xreplace({s: sympy.Integer(n) for s, n in self.most.items()})
+        )
 
     def _text(self, e: sympy.Basic, tight: bool = False) -> str:
         if e.is_Integer:
@@ -74,6 +86,16 @@ class Symbols:
     def _sorted(self, parts: Any) -> list[sympy.Basic]:
         # sympy's own order depends on symbol names that torch draws by hash: order by our text.
         return sorted(parts, key=lambda p: (not p.is_Integer, self._text(p)))
+
+
+def _grows(e: Any) -> bool:
+    """Whether an expression is the larger the larger its symbols are."""
+    if e.is_Integer:
+        return bool(e >= 0)
+    if isinstance(e, symfn.FloorDiv | symfn.CleanDiv):
+        return _grows(e.args[0]) and bool(e.args[1].is_Integer) and bool(e.args[1] > 0)
+    grows = sympy.Symbol | sympy.Add | sympy.Mul | sympy.Max | sympy.Min | symfn.Max | symfn.Min
+    return isinstance(e, grows) and all(_grows(a) for a in e.args)
 
 
 def encode(value: Any, symbols: Symbols, refs: Mapping[fx.Node, Arg]) -> Arg:
@@ -122,7 +144,7 @@ def type_text(tensor: torch.Tensor, symbols: Symbols) -> str:
         raise Unsupported(f"the layout {tensor.layout}")
     if tensor.dim() > MAX_RANK:
         raise Unsupported(f"a tensor of {tensor.dim()} dimensions; plans have up to {MAX_RANK}")
-    shape = ",".join(symbols.text(s) for s in tensor.shape)
+    shape = ",".join(symbols.most_text(s) for s in tensor.shape)
     order = stride_order(tensor)
     braces = "" if order == tuple(range(tensor.dim())) else "{" + ",".join(map(str, order)) + "}"
     return f"{FROM_TORCH[name]}[{shape}]{braces}"
@@ -149,5 +171,10 @@ def _hinted(size: Any) -> int:
         return size
     hint = size.node.hint
     if hint is None:
-        raise Unsupported("a stride that depends on the data")
+        # Decided by data: any size does, strides are compared with each other only.
+        expr = size.node.expr
+        hint = expr.xreplace({s: sympy.Integer(_SOME_SIZE) for s in expr.free_symbols})
     return int(hint)
+
+
+_SOME_SIZE = 997

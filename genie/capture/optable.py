@@ -34,7 +34,8 @@ _ALLOWED_UNDERSCORE = re.compile(
     r"pad_circular|pad_enum|chunk_cat|cast_\w+|native_multi_head_attention|"
     r"transformer_encoder_layer_fwd|transform_bias_rescale_qkv|thnn_fused_\w+_cell|"
     r"pack_padded_sequence|pad_packed_sequence|shape_as_tensor|foreach_\w+|fused_dropout|"
-    r"weight_int8pack_mm)_?|__\w+__"
+    r"weight_int8pack_mm|unsafe_masked_index|unsafe_masked_index_put_accumulate|"
+    r"softmax_backward_data|log_softmax_backward_data|scaled_mm_v2)_?|__\w+__"
 )
 _DENIED = re.compile(
     r"(cudnn|miopen|mkldnn|mps|fbgemm|quantized|q_|sparse|nested|to_sparse|to_mkldnn|to_padded|"
@@ -42,8 +43,10 @@ _DENIED = re.compile(
     r"from_file|pin_memory|is_pinned|record_stream|requires_grad|retain_grad|storage|"
     r"choose_qparams|fake_quantize|fused_moving|crow_|ccol_|col_indices|row_indices|"
     r"coalesce|indices|values_copy|empty_quantized|per_tensor|segment_reduce_b|"
-    r"sym_constrain|print).*|data|set|item|values|indices|.*backward.*|.*_sparse|.*nnz.*|"
-    r"swap|to_dense|detach_copy|.*_scatter_mask|.*dense_backward"
+    r"sym_constrain|print).*|data|set|item|values|indices|.*_sparse|.*nnz.*|"
+    r"swap|to_dense|detach_copy|.*_scatter_mask|"
+    # Of the backward operators, those that look at every size that they are given.
+    r"(?!(_softmax_backward_data|_log_softmax_backward_data|native_dropout_backward)$).*backward.*"
 )
 _DERIVATIVES = frozenset(
     (

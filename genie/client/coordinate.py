@@ -11,6 +11,7 @@ from typing import Any
 from genie.client.calls import Calls
 from genie.client.ended import Ended, good, late, left, tensors
 from genie.client.link import Leg, LegEnd, LoadedPlan, NodeLink, RunSpec
+from genie.client.ragged import cut
 from genie.client.result import RunResult, Timing
 from genie.client.tensors import Tensor
 from genie_runtime.plans import InstalledPlan
@@ -297,7 +298,7 @@ def _result(
         run_id=spec.run_id,
         plan_digest=spec.plan.digest,
         entrypoint=spec.entrypoint,
-        tensors=tensors,
+        tensors=cut(spec.plan.installed.plan, tensors),
         literals=literals,
         replayed=ended.replayed,
         attempts=max((r.attempts for r in reports), default=0),

@@ -123,6 +123,8 @@ class Graph:
     outputs: tuple[Output, ...]
     modules: tuple[tuple[str, str], ...]
     """Every module of the model: (path, class name), in definition order."""
+    ragged: tuple[str, ...] = ()
+    """Values whose size data decides; their types say the most that it can be."""
 
     def values(self) -> Iterator[Value]:
         """Every value: inputs, constants, then results in order."""
@@ -148,7 +150,7 @@ def to_data(graph: Graph) -> dict[str, Any]:
     def value(v: Value | None) -> Any:
         return None if v is None else [v.name, v.type, v.storage]
 
-    return {
+    data = {
         "name": graph.name,
         "torch": graph.torch,
         "dims": [list(d) for d in graph.dims],
@@ -167,6 +169,8 @@ def to_data(graph: Graph) -> dict[str, Any]:
         "outputs": [[o.name, o.value, args.encode(o.literal)] for o in graph.outputs],
         "modules": [list(m) for m in graph.modules],
     }
+    # Left out where there is none, which keeps the digest of such a graph.
+    return data | ({"ragged": list(graph.ragged)} if graph.ragged else {})
 
 
 def from_data(data: Mapping[str, Any]) -> Graph:
@@ -193,6 +197,7 @@ def from_data(data: Mapping[str, Any]) -> Graph:
         ),
         tuple(Output(n, v, args.decode(literal)) for n, v, literal in data["outputs"]),
         tuple((str(p), str(c)) for p, c in data["modules"]),
+        tuple(str(name) for name in data.get("ragged", ())),
     )
 
 

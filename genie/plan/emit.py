@@ -11,7 +11,7 @@ from genie.graph.ir import Graph, graph_digest
 from genie.plan.programs import build
 from genie.schedule.steps import Schedule
 from genie.semantics.regions import Region
-from genie_schemas import optable, writer
+from genie_schemas import optable, ragged, rng, writer
 from genie_schemas.expr import parse
 from genie_schemas.names import identifier
 from genie_schemas.plan import (
@@ -73,7 +73,7 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
         min_reader=FORMAT_VERSION,
         plan_digest=ZERO,
         name=identifier(graph.name),
-        requires=["compute.aten"],
+        requires=_requires(graph),
         opset=Opset(torch=graph.torch, schemas={n: _schema(n) for n in sorted(used)}),
         provenance=Provenance(
             spec=facts.spec_digest,
@@ -107,6 +107,16 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
         }
     )
     return plan.model_copy(update={"plan_digest": writer.plan_digest(writer.plan_data(plan))})
+
+
+def _requires(graph: Graph) -> list[str]:
+    """The features that an executor and a client of the plan must have."""
+    found = ["compute.aten"]
+    if graph.ragged and ragged.pairs(o.name for o in graph.outputs):
+        found.append(ragged.FEATURE)
+    if any(key == rng.KEYWORD for node in graph.nodes for key, _ in node.kwargs):
+        found.append(rng.FEATURE)
+    return found
 
 
 def _schema(name: str) -> str:

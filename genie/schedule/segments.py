@@ -26,6 +26,7 @@ from genie.schedule.items import Item
 from genie.schedule.views import retake_views
 from genie.semantics.regions import MIN_LAYER_OPS
 from genie_schemas.args import Ref
+from genie_schemas.errors import GenieError, Place
 from genie_schemas.names import Namer
 
 
@@ -54,6 +55,7 @@ def cut(
     _number(items)
     _join_small(items)
     _merge_mutations(graph, items)
+    _merge_ragged(graph, items)
     rebase = _Rebase(graph, items)
     items, notes = rebase.run()
     outputs = tuple(
@@ -104,6 +106,27 @@ def _merge_mutations(graph: Graph, items: list[Item]) -> None:
             span = items[born[storage] : i + 1]
             if len({s.device for s in span}) == 1 and span[0].segment != item.segment:
                 _unite(items, span[0].segment, item.segment)
+
+
+def _merge_ragged(graph: Graph, items: list[Item]) -> None:
+    """Keep values whose size data decides in one segment: between steps, types tell every size."""
+    ragged = set(graph.ragged)
+    born: dict[str, int] = {}
+    for i, item in enumerate(items):
+        for name in ragged.intersection(item.node.reads()):
+            span = items[born[name] : i + 1]
+            if span[0].device != item.device:
+                raise GenieError(
+                    "GEN0226",
+                    f"{name!r}, whose size depends on data, would be sent from "
+                    f"{span[0].device} to {item.device}",
+                    Place(path="placement.stages"),
+                    "what is sent between devices has a size that is known beforehand",
+                    "let the modules that make and use it run on one device",
+                )
+            if span[0].segment != item.segment:
+                _unite(items, span[0].segment, item.segment)
+        born.update(dict.fromkeys(ragged.intersection(item.node.writes()), i))
 
 
 def _unite(items: list[Item], first: int, last: int) -> None:

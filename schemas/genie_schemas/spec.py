@@ -67,7 +67,14 @@ Dtype = Literal[
     "int16",
     "int8",
     "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
     "bool",
+    "complex64",
+    "complex128",
+    "float8_e4m3fn",
+    "float8_e5m2",
 ]
 Workload = Literal["auto", "vision", "llm", "multimodal", "recsys"]
 
@@ -105,8 +112,8 @@ def _check_extent(value: object) -> object:
     # One check for the union, else the user would read two errors, one for each member.
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise PydanticCustomError("spec_type", "a whole number or the name of a dimension")
-    if isinstance(value, int) and not 1 <= value <= _MAX_EXTENT:
-        raise PydanticCustomError("spec_range", "a dimension is between 1 and 2^40 long")
+    if isinstance(value, int) and not 0 <= value <= _MAX_EXTENT:
+        raise PydanticCustomError("spec_range", "a dimension is between 0 and 2^40 long")
     if isinstance(value, str) and (not _IDENTIFIER.fullmatch(value) or keyword.iskeyword(value)):
         raise _malformed(f"{value!r} is no name for a dimension; use letters, digits and _")
     return value
@@ -165,7 +172,7 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(ms|s|m|h)$"}),
 ]
 Extent = Annotated[
-    Annotated[int, Field(ge=1, le=_MAX_EXTENT)] | Identifier, BeforeValidator(_check_extent)
+    Annotated[int, Field(ge=0, le=_MAX_EXTENT)] | Identifier, BeforeValidator(_check_extent)
 ]
 SpecName = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
 
@@ -307,8 +314,8 @@ class Spec(_Closed):
     """What kind of model this is; auto derives it from the graph."""
     model: ModelRef = ModelRef()
     """Which module is compiled, and with which weights."""
-    inputs: Annotated[dict[Identifier, Input], Field(min_length=1)]
-    """The parameters of the module's forward, by name."""
+    inputs: dict[Identifier, Input]
+    """The parameters of the module's forward, by name; {} for one that takes none."""
     dims: dict[Identifier, Dim] = Field(default_factory=dict)
     """Dynamic dimensions, by the name that shapes use."""
     devices: Annotated[
@@ -329,6 +336,9 @@ class Spec(_Closed):
     """Which module runs where: auto leaves it to the scheduler."""
     objective: Objective = Objective()
     """What the scheduler optimises for."""
+    random: Literal["refuse", "seeded"] = "refuse"
+    """What becomes of operators that draw random numbers: refuse them, or draw them from a seed
+    that each run is given as the input rng.seed."""
     policies: Annotated[dict[Identifier, Policy], BeforeValidator(_with_default_policy)] = Field(
         default_factory=lambda: {"default": Policy()}
     )

@@ -89,6 +89,8 @@ class Compute:
     writes: tuple[tuple[str, Form], ...]
     live: int
     scratch: int
+    salt: str = ""
+    """Of the random numbers drawn: empty where the seed was sent to, else the plan's device."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,7 @@ class _Builder:
         self.outgoing: dict[str, Form] = {}
         self.outputs: dict[str, Form] = {}
         self.live = 0
+        self.inputs: frozenset[str] = frozenset()
         self.defined: set[str] = set()
 
     def form(self, name: str) -> Form:
@@ -275,6 +278,7 @@ class _Builder:
         by_id = {step.id: step for step in self.plan.steps}
         mine = [by_id[i] for i in entry.steps if self._concerns(by_id[i])]
         inputs = {i.name: self.form(i.name) for i in entry.inputs if i.device == self.device}
+        self.inputs = frozenset(inputs)
         loaded: dict[str, int] = {}
         base = sum(form.nbytes for form in inputs.values())
         for step in mine:
@@ -346,6 +350,11 @@ class _Builder:
             if name not in self.defined and name not in self.plan.constants:
                 raise ExprError(f"{step.id} reads {name!r}, which {self.device} does not hold then")
 
+    def drawn_at_home(self, step: ComputeStep) -> bool:
+        """Whether the seed of the step's program, if it has one, came with the run's inputs."""
+        slot = self.programs[step.program].seed
+        return slot is None or step.reads[slot] in self.inputs
+
     def _compute(self, step: ComputeStep, timeout: float) -> Compute:
         self._use(step)
         constants = tuple(
@@ -364,6 +373,7 @@ class _Builder:
             writes=tuple((name, self.form(name)) for name in step.writes),
             live=self.live,
             scratch=max(0, scratch),
+            salt="" if self.drawn_at_home(step) else self.device,
         )
         self.live += sum(form.nbytes for _, form in result.writes)
         self.defined.update(step.writes)

@@ -18,7 +18,7 @@ import torch
 
 from genie_runtime.executors import ops
 from genie_runtime.executors.runs import NEVER, Stop, Stopped
-from genie_schemas import args
+from genie_schemas import args, rng
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.expr import Expr, ExprError
 from genie_schemas.plan import Op, Program
@@ -71,6 +71,8 @@ class SlotProgram:
         index: Mapping[str, int],
     ) -> None:
         self.inputs = len(program.inputs)
+        self.seed = _seed(program, index)
+        """Which input is the seed that its ops draw from; None when none draws."""
         self.outputs = tuple(index[v.name] for v in program.outputs)
         self._device = device
         self._calls = tuple(calls)
@@ -91,7 +93,7 @@ class SlotProgram:
         bound = self._bindings.get(key)
         if bound is None:
             bound = self._bindings[key] = _Binder(self._device, self._index, dims).bind(
-                self.inputs, self._calls, self.outputs
+                self.inputs, self._calls, self.outputs, self.seed
             )
             if len(self._bindings) > _KEPT_BINDINGS:
                 self._bindings.popitem(last=False)
@@ -109,7 +111,9 @@ class Bound:
         calls: Sequence[tuple[Any, ...]],
         ops_: Sequence[Op],
         outputs: Sequence[int],
+        seed: int | None,
     ) -> None:
+        self.seed = seed
         self._template = template
         self._calls = tuple(calls)
         self._ops = tuple(ops_)
@@ -227,7 +231,9 @@ class _Binder:
         self._dims = dims
         self._template: Slots = [None] * len(index)
 
-    def bind(self, inputs: int, calls: Sequence[_Call], outputs: Sequence[int]) -> Bound:
+    def bind(
+        self, inputs: int, calls: Sequence[_Call], outputs: Sequence[int], seed: int | None
+    ) -> Bound:
         trash = self._constant(None)  # results that nobody named go here
         bound = []
         for position, call in enumerate(calls):
@@ -251,7 +257,7 @@ class _Binder:
             if trash in ((out,) if outs is None else outs):
                 frees = (*frees, trash)
             bound.append((position, fn, fetch, out, outs, frees))
-        return Bound(self._template, bound, [call.op for call in calls], outputs)
+        return Bound(self._template, bound, [call.op for call in calls], outputs, seed)
 
     def _constant(self, value: Any) -> int:
         self._template.append(value)
@@ -346,7 +352,7 @@ def _compile(op: Op, position: int, index: dict[str, int], device: torch.device)
     overload = ops.resolve(op.op)
     try:
         values = tuple(args.decode(item) for item in op.args)
-        kwargs = {name: args.decode(item) for name, item in op.kwargs.items()}
+        kwargs = {k: args.decode(item) for k, item in op.kwargs.items() if k != rng.KEYWORD}
     except args.ArgError as error:
         raise _malformed(op, position, str(error)) from None
     leaves = [leaf for value in (*values, *kwargs.values()) for leaf in args.walk(value)]
@@ -386,6 +392,21 @@ def _compile(op: Op, position: int, index: dict[str, int], device: torch.device)
     fn = getattr(target, "_op", target)
     out = slots[0] if slots else -1
     return _Call(op, fn, values, kwargs, out, None if single else tuple(slots), ())
+
+
+def _seed(program: Program, index: Mapping[str, int]) -> int | None:
+    """The slot of the input that drawing ops name as their seed."""
+    for position, op in enumerate(program.ops):
+        if rng.KEYWORD in op.kwargs:
+            try:
+                seed = args.decode(op.kwargs[rng.KEYWORD])
+            except args.ArgError as error:
+                raise _malformed(op, position, str(error)) from None
+            slot = index.get(seed.name) if isinstance(seed, args.Ref) else None
+            if slot is None or slot >= len(program.inputs):
+                raise _malformed(op, position, "its seed is no input of the program")
+            return slot
+    return None
 
 
 def _with_frees(calls: Sequence[_Call], index: Mapping[str, int], keep: set[int]) -> list[_Call]:

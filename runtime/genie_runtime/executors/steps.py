@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from genie_runtime.executors.backend import Backend, is_out_of_memory
+from genie_runtime.executors.drawing import Stream
 from genie_runtime.executors.runs import Run, Stopped, Watchdog, deadline_error
 from genie_runtime.executors.schedule import Compute, Form, Free, Receive, Return, Schedule, Send
 from genie_runtime.executors.slots import OperatorFailed
@@ -47,6 +48,7 @@ class StepRunner:
         self._schedule = schedule
         self._areas = areas
         self._values: dict[str, torch.Tensor] = {}
+        self._stream = Stream(self._backend.device)
         self._compute_ns = 0
         self._wait_ns = 0
 
@@ -153,12 +155,21 @@ class StepRunner:
         return self._call_once(step, reads)
 
     def _call_once(self, step: Compute, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if step.bound.seed is None:
+            return self._run_program(step, reads)
+        with self._stream.drawing(reads[step.bound.seed], step.salt):
+            return self._run_program(step, reads)
+
+    def _run_program(self, step: Compute, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if step.id not in self._schedule.scratch:
             left = self._device.memory_bytes - self._schedule.constant_bytes - step.live
             outputs, self._schedule.scratch[step.id] = step.bound.run_metered(
                 reads, left, self._run.stop
             )
             return outputs
+        if step.bound.seed is not None:
+            # Never as a CUDA graph: its replay would not see where the stream stands.
+            return step.bound.run(reads, self._run.stop)
         request = self._run.request
         key = (request.plan_digest, step.id, *request.dims.values())
         return self._backend.call(key, step.bound, reads, step.fixed, self._run.stop)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from genie_schemas import ragged, rng
 from genie_schemas.args import ArgError, Named, ProgramRef, Ref, decode, walk
 from genie_schemas.errors import GenieError
 from genie_schemas.expr import Expr
 from genie_schemas.plan import EntryPoint, ExecutionPlan
 from genie_schemas.types import parse_type
 from genie_schemas.verify._report import problem
+from genie_schemas.verify.dataflow import type_of
 
 
 def check_entries(plan: ExecutionPlan) -> list[GenieError]:
@@ -20,6 +22,7 @@ def check_entries(plan: ExecutionPlan) -> list[GenieError]:
         errors += _inputs(plan, entry, path)
         errors += _outputs(plan, entry, path)
         errors += _sizes(plan, entry, path)
+        errors += _ragged(plan, entry, path)
     return errors
 
 
@@ -27,6 +30,8 @@ def _features(plan: ExecutionPlan) -> list[GenieError]:
     """State and loops must be asked for, so that a daemon without them refuses the plan."""
     used = {"compute.aten": bool(plan.programs), "state.kv": bool(plan.state)}
     used["loop.generate"] = bool(plan.loops)
+    ops = (op for program in plan.programs.values() for op in program.ops)
+    used[rng.FEATURE] = any(rng.KEYWORD in op.kwargs for op in ops)
     return [
         problem("GEN0325", "requires", f"the plan uses {feature} and does not require it")
         for feature, wanted in used.items()
@@ -70,6 +75,19 @@ def _outputs(plan: ExecutionPlan, entry: EntryPoint, path: str) -> Iterator[Geni
             elif isinstance(leaf, Expr) and not leaf.names <= set(plan.dims):
                 unknown = min(leaf.names - set(plan.dims))
                 yield problem("GEN0308", where, f"{leaf.text[:60]}: unknown dimension {unknown!r}")
+
+
+def _ragged(plan: ExecutionPlan, entry: EntryPoint, path: str) -> Iterator[GenieError]:
+    """What tells an output's sizes has one number for each of its dimensions."""
+    if ragged.FEATURE not in plan.requires:
+        return
+    values = {output.name: output.value for output in entry.outputs}
+    for name, sizes in ragged.pairs(values).items():
+        full, told = type_of(plan, values[name] or ""), type_of(plan, values[sizes] or "")
+        rank = None if full is None else len(parse_type(full).shape)
+        if rank is None or told is None or str(parse_type(told)) != f"i64[{rank}]":
+            message = f"it tells the sizes of {name!r} and is {told}, not i64[{rank}]"
+            yield problem("GEN0320", f"{path}.outputs.{sizes}", message)
 
 
 def _sizes(plan: ExecutionPlan, entry: EntryPoint, path: str) -> Iterator[GenieError]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from genie_schemas import args, optable
+from genie_schemas import args, optable, rng
 from genie_schemas.errors import GenieError
 from genie_schemas.expr import Expr
 from genie_schemas.plan import ExecutionPlan, Op, Program
@@ -46,6 +46,8 @@ def bind(op: Op, info: optable.OpInfo) -> dict[str, args.Arg]:
     bound = {p.name: args.decode(v) for p, v in zip(positional, op.args, strict=False)}
     known = {a.name for a in info.args}
     for name, value in op.kwargs.items():
+        if name == rng.KEYWORD:
+            continue  # no parameter of the operator: `_Program.seed` checks it
         if name not in known:
             raise args.ArgError(f"it has no parameter {name!r}")
         if name in bound:
@@ -64,6 +66,7 @@ class _Program:
         self.program = program
         self.errors: list[GenieError] = []
         self.created: set[str] = set()
+        self.seeds: set[str] = set()
         self.known = {v.name for v in program.inputs}
         self.foreign = set(self.known)
         """Values that are, or may be, memory of the program's inputs."""
@@ -136,10 +139,26 @@ class _Program:
             if name not in self.created or name in self.foreign:
                 cause = "a program mutates only what it created, and no view of what it was given"
                 self.fail("GEN0323", part, f"{op.op} writes to {name!r}", cause)
-        if info.draws(bound) and "rng" not in self.plan.requires:
-            cause = "a retry would draw other numbers; a plan that draws requires rng"
-            self.fail("GEN0306", part, f"{op.op} draws random numbers", cause)
+        self.seed(part, op, info.draws(bound))
         return not self.foreign.isdisjoint(values_in(bound, info.aliased()))
+
+    def seed(self, part: str, op: Op, draws: bool) -> None:
+        """A call that draws names its seed, an input of the program; no other call does."""
+        if rng.KEYWORD not in op.kwargs:
+            if draws:
+                cause = "a retry would draw other numbers; a plan that draws names the seed"
+                self.fail("GEN0306", part, f"{op.op} draws random numbers", cause)
+            return
+        if not draws:
+            raise args.ArgError(f"{rng.KEYWORD!r} is for calls that draw random numbers")
+        seed = args.decode(op.kwargs[rng.KEYWORD])
+        types = {v.name: v.type for v in self.program.inputs}
+        if not isinstance(seed, args.Ref) or types.get(seed.name) != rng.SEED_TYPE:
+            what = f"{rng.KEYWORD!r} names an input of the program of type {rng.SEED_TYPE}"
+            raise args.ArgError(what)
+        if self.seeds and seed.name not in self.seeds:
+            raise args.ArgError("one program draws from one seed")
+        self.seeds.add(seed.name)
 
     def leaf(self, part: str, op: Op, leaf: args.Arg) -> None:
         if isinstance(leaf, args.Ref) and leaf.name not in self.known:

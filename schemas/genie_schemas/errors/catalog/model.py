@@ -109,13 +109,17 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "model draws random numbers",
         _FAIL,
         "An operator of the forward is random, such as dropout in training mode, so that a retry "
-        "would give another result. Call `.eval()` in the entry, or take the noise as an input.",
+        "would give another result. Call `.eval()` in the entry, take the noise as an input, or "
+        "write `random: seeded` in the spec: the plan then takes a seed with each run, as its "
+        "input `rng.seed`.",
     ),
     "GEN0226": (
         "size depends on data",
         _FAIL,
-        "A tensor's size follows from the values of another (nonzero, boolean masks, unique), so "
-        "memory cannot be planned. Use torch.where or a fixed-size variant (topk, one-hot).",
+        "A tensor's size follows from the values of another (nonzero, boolean masks, unique). A "
+        "plan holds such tensors where the most that the size can be is known, from the operator "
+        "or from `torch._check(y.shape[0] <= 100)`, on one device, and returns those with one such "
+        "dimension. Use torch.where or a fixed-size variant (topk, one-hot) elsewhere.",
     ),
     "GEN0227": (
         "model has no tensor output",

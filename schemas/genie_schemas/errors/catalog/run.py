@@ -349,4 +349,11 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         through pinned memory of the host instead; `genie status` says which of the two is in
         force.""",
     ),
+    "GEN0474": (
+        "output larger than its bound",
+        ExitCode.FAILURE,
+        "The size of this output follows from the data, and the plan holds memory for the most "
+        "that the model said it can be, with `torch._check`. The run made it larger. Widen the "
+        "bound and compile again, or keep the inputs to it.",
+    ),
 }

@@ -1,0 +1,134 @@
+"""Sizes that data decides: how large they can be, and how such values leave a program.
+
+`x[x > 0]` has as many elements as are positive. A plan's types say the most that there can be, so
+that memory is planned for it. Inside a program the value has its true size; it leaves the program
+filled up to that most, with its true sizes beside it, and the client cuts it
+(`genie_schemas.ragged`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from genie.capture.encode import Symbols
+from genie.graph.ir import Node, Value
+from genie_schemas.args import Arg, Named, Ref
+from genie_schemas.types import parse_type
+
+__all__ = ["Filled", "axes", "fill_up", "learn"]
+
+MOST = 2**40
+"""A bound beyond this is none: no dimension of a real tensor is longer."""
+
+
+def _elements(node: fx.Node) -> Any:
+    """No result is longer than the operand has elements."""
+    return node.all_input_nodes[0].meta["val"].numel()
+
+
+def _selected(node: fx.Node) -> Any:
+    """As many as the operand and its mask have elements, broadcast against each other."""
+    fakes = [n.meta["val"] for n in node.all_input_nodes]
+    return math.prod(torch.broadcast_shapes(*(f.shape for f in fakes)))
+
+
+def _combined(node: fx.Node) -> Any:
+    """Ways to choose `r` of the operand's elements."""
+    count = node.all_input_nodes[0].meta["val"].numel()
+    r = node.args[1] if len(node.args) > 1 else 2
+    again = node.args[2] if len(node.args) > 2 else False
+    if not isinstance(count, int) or not isinstance(r, int):
+        return None
+    return math.comb(count + r - 1, r) if again and count else math.comb(count, r)
+
+
+_MOST: dict[str, Callable[[fx.Node], Any]] = {
+    "aten._unique2.default": _elements,
+    "aten.unique_dim.default": _elements,
+    "aten.unique_consecutive.default": _elements,
+    "aten.masked_select.default": _selected,
+    "aten.combinations.default": _combined,
+}
+"""The most that a size of an operator's results can be, where torch knows no bound, or a wrong one
+(it takes a mask for no larger than what it selects from)."""
+
+
+def axes(fake: torch.Tensor, symbols: Symbols) -> list[int]:
+    """The dimensions of a fake tensor whose size no input gives."""
+    sizes: list[Any] = list(fake.shape)
+    return [
+        axis
+        for axis, size in enumerate(sizes)
+        if isinstance(size, torch.SymInt) and not size.node.expr.free_symbols <= set(symbols.names)
+    ]
+
+
+def learn(fakes: Sequence[Any], op: str, node: fx.Node, symbols: Symbols) -> bool:
+    """Note in `symbols` the most that new sizes of a call's results can be; False if unknown."""
+    for fake in fakes:
+        if not isinstance(fake, torch.Tensor):
+            continue
+        for axis in axes(fake, symbols):
+            size: Any = fake.shape[axis]
+            for symbol in size.node.expr.free_symbols - set(symbols.names) - set(symbols.most):
+                most = _upper(size.node.shape_env, symbol)
+                if op in _MOST:
+                    most = _MOST[op](node)
+                if isinstance(most, torch.SymInt):
+                    most = _upper(most.node.shape_env, most.node.expr)
+                if most is None:
+                    return False
+                symbols.most[symbol] = most
+    return True
+
+
+def _upper(shape_env: Any, expression: Any) -> int | None:
+    """The most that torch knows of: from an operator, or from the user's `torch._check`."""
+    upper = shape_env.bound_sympy(expression).upper
+    return int(upper) if upper.is_Integer and int(upper) <= MOST else None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The calls that fill a value up, the filled value, and its true sizes (int64[rank])."""
+
+    nodes: tuple[Node, ...]
+    value: Value
+    sizes: Value
+
+
+def fill_up(
+    value: Value, axis: int, module: str, name: Callable[[str], str], storage: Callable[[], int]
+) -> Filled:
+    """Fill `value` up with zeros along `axis` to what its type says, and tell its true sizes."""
+    kind = parse_type(value.type)
+    extents: list[Arg] = [e if e.names else e.evaluate({}) for e in kind.shape]
+    texts = [e.text for e in kind.shape]
+    full = f"{kind.dtype}[{','.join(texts)}]"
+    texts[axis] = f"2*({texts[axis]})" if kind.shape[axis].names else str(2 * int(texts[axis]))
+
+    def made(what: str, text: str) -> Value:
+        return Value(name(f"{value.name}.{what}"), text, storage())
+
+    room = made("room", full)
+    joined = made("joined", f"{kind.dtype}[{','.join(texts)}]")
+    filled = Value(name(f"{value.name}.filled"), full, joined.storage)
+    shape = made("shape", f"i64[{len(extents)}]")
+    sizes = made("sizes", shape.type)
+    here = (("device", Named("device", "here")),)  # torch tells a shape on the CPU
+    nodes = (
+        Node("aten.new_zeros.default", (Ref(value.name), tuple(extents)), (), (room,), module),
+        Node("aten.cat.default", ((Ref(value.name), Ref(room.name)), axis), (), (joined,), module),
+        Node(
+            "aten.slice.Tensor", (Ref(joined.name), axis, 0, extents[axis]), (), (filled,), module
+        ),
+        Node("aten._shape_as_tensor.default", (Ref(value.name),), (), (shape,), module),
+        Node("aten._to_copy.default", (Ref(shape.name),), here, (sizes,), module),
+    )
+    return Filled(nodes, filled, sizes)

@@ -1,0 +1,63 @@
+"""The random numbers of a run: one stream a device, which begins at the run's seed.
+
+Operators such as dropout take no generator, so torch's own is lent: it is set to where the run's
+stream stands, the program runs, and it gets its own state back. Steps of a run draw one after the
+other in the plan's order, which is why a plan on one device draws what `torch.manual_seed(seed)`
+and the model itself draw, and why a run that is tried again draws the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["Stream"]
+
+_LENT = threading.Lock()
+"""Held while torch's generator is lent: executors in one process share that of the CPU."""
+
+
+class Stream:
+    """Random numbers of one run on `device`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._state: torch.Tensor | None = None
+
+    @contextmanager
+    def drawing(self, seed: torch.Tensor, salt: str) -> Iterator[None]:
+        """Operators inside draw from the stream, which moves on when they succeed.
+
+        `seed` is int64[]; it counts at the first time only. `salt` is empty on the device that the
+        seed was sent to, and names any other: two devices never draw the same numbers.
+        """
+        with _LENT:
+            generator = self._generator()
+            own = generator.get_state()
+            try:
+                if self._state is None:
+                    generator.manual_seed(_seed(int(seed.item()), salt))
+                else:
+                    generator.set_state(self._state)
+                yield
+                self._state = generator.get_state()
+            finally:
+                generator.set_state(own)
+
+    def _generator(self) -> torch.Generator:
+        if self._device.type == "cuda":
+            torch.cuda.init()
+            found: torch.Generator = torch.cuda.default_generators[self._device.index or 0]
+            return found
+        return torch.default_generator
+
+
+def _seed(seed: int, salt: str) -> int:
+    if not salt:
+        return seed
+    data = hashlib.sha256(f"{seed}@{salt}".encode()).digest()
+    return int.from_bytes(data[:8], "big") >> 1

@@ -1,0 +1,82 @@
+"""The sweep's figures in words, and the page docs/coverage.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from tests.opinfo.sweep import Outcome
+
+PAGE = Path("docs/coverage.md")
+
+HEAD = """\
+# Operator coverage
+
+Made by `make opinfo ARGS=--write`; do not edit it by hand.
+
+What it measures: every entry of PyTorch's own operator test data (`op_db` of torch {torch}) that
+runs eagerly on CPU, with its first three samples, forward. Each sample goes through the whole path
+and must equal eager within 1e-5 (1.6e-2 for bfloat16; integers and booleans exactly). An entry
+counts only when all its samples hold. The float32 pass takes an operator's first dtype where it
+has no float32; the other passes take the operators that have that dtype.
+"""
+
+
+def share(outcomes: Sequence[Outcome], path: str) -> str:
+    """The line of a path's float32 pass: `through plans: 680 of 691 (98.4 %)`."""
+    return f"through {path}: {_ratio(outcomes, path, 'float32')}"
+
+
+def _ratio(outcomes: Sequence[Outcome], path: str, dtype: str) -> str:
+    usable = [o for o in outcomes if o.path == path and o.dtype == dtype and o.usable]
+    holding = sum(o.holds for o in usable)
+    percent = 100 * holding / len(usable) if usable else 0.0
+    return f"{holding} of {len(usable)} ({percent:.1f} %)"
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[str]:
+    """One line for each further dtype of each path."""
+    pairs = sorted({(o.path, o.dtype) for o in outcomes if o.dtype != "float32"})
+    return [f"{dtype} via {path}: {_ratio(outcomes, path, dtype)}" for path, dtype in pairs]
+
+
+def page(outcomes: Sequence[Outcome]) -> str:
+    """The whole page."""
+    parts = [HEAD.format(torch=torch.__version__.split("+")[0])]
+    for path in sorted({o.path for o in outcomes}):
+        parts.append(f"\n## Through {path}\n\n| pass | holds |\n|---|---|\n")
+        dtypes = sorted({o.dtype for o in outcomes if o.path == path}, key=_dtype_order)
+        parts += [f"| {dtype} | {_ratio(outcomes, path, dtype)} |\n" for dtype in dtypes]
+        for dtype in dtypes:
+            rows = [o for o in outcomes if (o.path, o.dtype) == (path, dtype)]
+            parts.append(_table(f"What fails in {dtype}", (o for o in rows if _fails(o))))
+    unusable = {o.op: o for o in outcomes if o.dtype == "float32" and not o.usable}
+    parts.append(_table("Left out: eager cannot run them on CPU", unusable.values(), level="##"))
+    return "".join(parts)
+
+
+def _fails(outcome: Outcome) -> bool:
+    return outcome.usable and not outcome.holds
+
+
+def _dtype_order(dtype: str) -> tuple[bool, str]:
+    return dtype != "float32", dtype
+
+
+def _table(title: str, outcomes: Iterable[Outcome], level: str = "###") -> str:
+    rows = sorted(outcomes, key=lambda o: o.op)
+    head = f"\n{level} {title}\n\n"
+    if not rows:
+        return head + "Nothing.\n"
+    lines = [f"| `{o.op}` | {plain(o.reason or '')} |\n" for o in rows]
+    return head + "| operator | reason |\n|---|---|\n" + "".join(lines)
+
+
+def plain(reason: str) -> str:
+    """A reason on one line of a table, without what changes from run to run."""
+    text = re.sub(r"0x[0-9a-f]+|/[\w./-]+/", "…", " ".join(reason.split()))
+    text = text.replace("|", "\\|").replace("<", "&lt;")
+    return text if len(text) <= 240 else text[:240] + "…"
