@@ -30,6 +30,12 @@ def _execute(quick: bool) -> list[Row]:
     return [*executing(quick), *calling(quick)]
 
 
+def _capture(quick: bool) -> list[Row]:
+    from genie.bench.capturing import capturing
+
+    return capturing(quick)
+
+
 def _memory(quick: bool) -> list[Row]:
     from genie.bench.memory import memory
 
@@ -49,6 +55,7 @@ SUITES: dict[str, tuple[str, Callable[[bool], Iterable[Row | LeftOut]]]] = {
         "what a plan costs beside the same model run eagerly, and what a request to a daemon costs",
         _execute,
     ),
+    "capture": ("what recording eager programs costs, and exporting them", _capture),
     "memory": ("what nearly full pools lose to fragmentation, and what requests cost", _memory),
     "transport": ("every path of the data plane beside what else moves bytes", _transport),
 }

@@ -11,6 +11,14 @@ names, or wherever `connect` says. Weights travel once; tensors stay on the devi
 
 from __future__ import annotations
 
-from genie.lazy._setup import connect, explain, is_available, reset_stats, stats, synchronize
+from genie.lazy._setup import (
+    connect,
+    explain,
+    is_available,
+    reset_stats,
+    stats,
+    synchronize,
+    threads,
+)
 
-__all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize"]
+__all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize", "threads"]

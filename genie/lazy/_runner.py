@@ -17,12 +17,19 @@ from genie.client import Session, connect
 from genie.client.tensors import STORAGE, Tensor
 from genie.lazy._counters import COUNTERS, user_line
 from genie.lazy._layouts import Unsupported
+from genie.lazy._local import LocalProgram, local_program
 from genie.lazy._plan import LazyPlan, make_plan
 from genie.lazy._trace import Graph, Recorder, read_trace
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.types import FROM_TORCH
 
 __all__ = ["Runner"]
+
+LOCAL_OPS = 2000
+"""A longer trace is not searched for what the host could evaluate by itself."""
+
+LOCAL_BYTES = 1 << 16
+"""No tensor that the host evaluates by itself is larger."""
 
 MAX_PLANS = 512
 """Plans that a program keeps; the one used longest ago goes first."""
@@ -60,6 +67,9 @@ class Runner:
         self._uploads: dict[str, LazyPlan] = {}
         self._handles = itertools.count(1)
         self._dropped: set[int] = set()
+        self._local: OrderedDict[bytes, LocalProgram | None] = OrderedDict()
+        self._quiet_steps = 0
+        self._last: tuple[LazyPlan, list[int], list[torch.Tensor]] | None = None
 
     # -- the session ------------------------------------------------------------------------
 
@@ -101,6 +111,11 @@ class Runner:
     def fetch(self, tensors: list[torch.Tensor], why: str) -> list[torch.Tensor]:
         """Run what is pending; the content of tensors on the device, as CPU tensors."""
         with self._lock:
+            local = self._locally(tensors)
+            if local is not None:
+                COUNTERS.add("host_evaluations")
+                return local
+            self._quiet_steps = 0
             COUNTERS.synchronised(why)
             return self._run([t.resolve_conj().resolve_neg() for t in tensors])
 
@@ -109,6 +124,47 @@ class Runner:
         with self._lock:
             if not self._recorder.idle():
                 self._run([])
+
+    def stepped(self, *_: Any) -> None:
+        """An optimiser has made a step. Steps that nobody looks at run one by one.
+
+        So a loop without synchronisation has the same graph every time, and its trace stays short.
+        """
+        with self._lock:
+            self._quiet_steps += 1
+            if self._quiet_steps >= 2:
+                self.flush()
+
+    def last(self) -> tuple[LazyPlan, list[int], list[torch.Tensor]]:
+        """The last run's plan, leaves and tensors of the host: what the benchmark repeats."""
+        if self._last is None:
+            raise GenieError("GEN0426", "nothing has run on the lazy device")
+        return self._last
+
+    def repeat(self) -> None:
+        """Make the last run once more and forget what it gives."""
+        plan, leaves, hosts = self.last()
+        handles = [next(self._handles) for _ in plan.kept]
+        self._execute(plan, leaves, hosts, handles)
+        self._dropped |= set(handles)
+
+    def _locally(self, tensors: list[torch.Tensor]) -> list[torch.Tensor] | None:
+        """The content of small tensors that nothing on the device has a part in."""
+        if self._recorder.pending_ops() > LOCAL_OPS or sum(t.nbytes for t in tensors) > LOCAL_BYTES:
+            return None
+        seen = self._recorder.peek([t.resolve_conj().resolve_neg() for t in tensors])
+        key: bytes = seen.words
+        if key not in self._local:
+            words = array.array("I", key).tolist()
+            try:
+                graph = read_trace(words, self._describe, self._modules)
+                self._local[key] = local_program(graph, LOCAL_BYTES)
+            except Unsupported:
+                self._local[key] = None
+            if len(self._local) > MAX_PLANS:
+                self._local.popitem(last=False)
+        program = self._local[key]
+        return None if program is None else program.run(seen.hosts)
 
     def upload(self, tensor: torch.Tensor) -> int:
         """Send a dense CPU tensor; the number under which the device keeps it."""
@@ -130,11 +186,14 @@ class Runner:
 
     def _run(self, fetch: list[torch.Tensor]) -> list[torch.Tensor]:
         taken = self._recorder.take(fetch)
+        if not taken.kept and not fetch:
+            return []  # whatever was recorded, nobody has kept anything of it
         handles = [next(self._handles) for _ in range(taken.kept)]
         try:
             plan = self._plan(taken)
             COUNTERS.add("graphs_run")
             COUNTERS.totals["last_graph_ops"] = taken.ops
+            self._last = plan, taken.leaves, taken.hosts
             found = self._execute(plan, taken.leaves, taken.hosts, handles)
         except BaseException:
             taken.settle([])

@@ -6,6 +6,7 @@ import atexit
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from genie.lazy import device
 from genie.lazy._counters import COUNTERS
@@ -15,7 +16,7 @@ from genie.lazy._runner import Runner
 from genie_schemas import optable
 from genie_schemas.errors import GenieError
 
-__all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize"]
+__all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize", "threads"]
 
 
 def _recorder() -> Any:
@@ -43,6 +44,7 @@ device.start(lambda: _HOST.generator, _RUNNER.flush)
 _RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
 _RECORDER.register_operators()
 _MODULES.install()
+register_optimizer_step_post_hook(_RUNNER.stepped)
 atexit.register(_RUNNER.close)
 
 
@@ -61,6 +63,16 @@ def connect(endpoint: str | None = None) -> None:
     _RUNNER.connect(endpoint)
 
 
+def runner() -> Runner:
+    """What runs the traces of this process; for the benchmark."""
+    return _RUNNER
+
+
+def threads() -> int:
+    """Threads that the device's runtime computes with; opens the session."""
+    return _RUNNER.session().links[0].threads
+
+
 def synchronize() -> None:
     """Run what the program has asked for so far, and wait for it."""
     _RUNNER.flush()
@@ -76,7 +88,7 @@ def stats() -> dict[str, Any]:
     """
     names = (
         *("graphs_run", "last_graph_ops", "graph_cache_hits", "graph_cache_misses"),
-        *("host_fallbacks", "compositions", "random_draws", "uploads", "upload_bytes"),
+        *("host_fallbacks", "host_evaluations", "compositions", "random_draws", "uploads", "upload_bytes"),
     )
     found: dict[str, Any] = dict(_RECORDER.counts())
     found |= {name: COUNTERS.totals[name] for name in names}

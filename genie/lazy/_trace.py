@@ -23,9 +23,7 @@ _CONTIGUOUS = Named("memory_format", "contiguous_format")
 class Recorder:
     """What the recorder knows of numbers in a trace. Both functions are the extension's."""
 
-    def __init__(
-        self, describe: Callable[[int], Any], layout: Callable[[int], Any]
-    ) -> None:
+    def __init__(self, describe: Callable[[int], Any], layout: Callable[[int], Any]) -> None:
         self.call = lru_cache(maxsize=None)(lambda number: Call.of(describe(number)))
         self.layout = lru_cache(maxsize=None)(lambda number: Layout(*layout(number)))
 
@@ -174,7 +172,9 @@ class _Reader:
         info = optable.lookup(call.op)
         if info is None:
             raise Unsupported(f"the operator {call.op}")
-        bound = dict(zip((a.name for a in info.args), self.arguments(call, info, given), strict=True))
+        bound = dict(
+            zip((a.name for a in info.args), self.arguments(call, info, given), strict=True)
+        )
         for flat in call.writes:
             written = given[flat]
             if written is not None:

@@ -27,7 +27,7 @@ from tests.opinfo.samples import SAMPLES, Case, cases, database, dtype_of, name_
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int64": torch.int64}
 
-PATHS = {"plans": "tests.opinfo.plans:Plans"}
+PATHS = {"plans": "tests.opinfo.plans:Plans", "lazy device": "tests.opinfo.lazy:Lazy"}
 """Name, as the report prints it → module and class of the path; imported where it is used."""
 
 CASE_SECONDS = 120

@@ -130,6 +130,11 @@ PYBIND11_MODULE(_lazy, m) {
     const std::lock_guard hold(trace_lock());
     return Pending{take(fetch)};
   });
+  m.def("peek", [](const std::vector<at::Tensor>& fetch) {
+    const std::lock_guard hold(trace_lock());
+    return Pending{peek(fetch)};
+  });
+  m.def("trace_bytes", &trace_bytes);
   m.def("describe", &describe);
   m.def("layout", [](uint32_t number) { return describe_layout(numbered_layout(number)); });
   m.def("take_dropped", &take_dropped);

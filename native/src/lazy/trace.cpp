@@ -273,6 +273,27 @@ void record(Entry& entry, Stack& stack, size_t first) {
   flat.clear();
 }
 
+Taken peek(const std::vector<at::Tensor>& fetch) {
+  Taken seen;
+  std::vector<uint32_t> last;
+  for (const at::Tensor& tensor : fetch) {
+    const auto value = static_cast<uint32_t>(value_of(tensor));
+    last.insert(last.end(),
+                {FETCH, value, number_of(layout_of(*tensor.unsafeGetTensorImpl()))});
+  }
+  seen.words = trace.words;
+  seen.words.insert(seen.words.end(), last.begin(), last.end());
+  seen.leaves = trace.leaves;
+  seen.hosts = trace.hosts;
+  seen.ops = trace.ops;
+  return seen;
+}
+
+size_t trace_bytes() {
+  return trace.words.capacity() * sizeof(uint32_t) + trace.leaves.capacity() * sizeof(uint64_t) +
+         trace.stores.capacity() * sizeof(Store*) + trace.hosts.capacity() * sizeof(at::Tensor);
+}
+
 Taken take(const std::vector<at::Tensor>& fetch) {
   Taken taken;
   std::vector<std::pair<int32_t, uint32_t>> fetched;

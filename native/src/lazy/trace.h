@@ -83,6 +83,12 @@ int32_t value_of(const at::Tensor& tensor);
 void list_store(Store& store);
 void unlist(Store& store);
 
+/// The words so far with `fetch` at their end, and what they need; the trace goes on.
+Taken peek(const std::vector<at::Tensor>& fetch);
+
+/// Bytes that the trace takes.
+size_t trace_bytes();
+
 /// End the trace: everything that a storage still needs is kept, `fetch` comes back to the client.
 Taken take(const std::vector<at::Tensor>& fetch);
 
