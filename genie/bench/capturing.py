@@ -164,4 +164,3 @@ def _exporting(quick: bool) -> list[Row]:
         rows.append(median_row(f"export/{name}", "seconds", "s", samples))
         rows.append(Row(f"export/{name}", "parameters", count, "parameters", (count,)))
     return rows
-

@@ -26,7 +26,7 @@ class Site:
 
 
 def user_line() -> str:
-    """ "file:line" of the innermost frame that is neither torch's nor Genie's."""
+    """Name, as "file:line", the innermost frame that is neither torch's nor Genie's."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename

@@ -90,10 +90,11 @@ class Host:
         return _returned(op, _mapped(result, returned))
 
     def _call(self, op: Any, args: list[Any]) -> Any:
-        positional, keywords = _split(op, args)
         names = [a.name for a in op._schema.arguments]
-        if "generator" in names and keywords.get("generator") is None:
-            keywords["generator"] = self.generator
+        if "generator" in names and args[names.index("generator")] is None:
+            at = names.index("generator")
+            args = [*args[:at], self.generator, *args[at + 1 :]]
+        positional, keywords = _split(op, args)
         if keywords.get("device") is not None:
             keywords["device"] = torch.device("cpu")
         if "generator" not in names and torch.Tag.nondeterministic_seeded in op.tags:

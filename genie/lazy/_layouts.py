@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
     @property
     def torch_dtype(self) -> str:
-        """torch's name of the dtype ("float32"). Raises Unsupported."""
+        """Torch's name of the dtype ("float32"). Raises Unsupported."""
         if self.dtype not in DTYPES:
             raise Unsupported(f"tensors of c10::ScalarType {self.dtype}")
         return DTYPES[self.dtype]

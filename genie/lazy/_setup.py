@@ -88,7 +88,14 @@ def stats() -> dict[str, Any]:
     """
     names = (
         *("graphs_run", "last_graph_ops", "graph_cache_hits", "graph_cache_misses"),
-        *("host_fallbacks", "host_evaluations", "compositions", "random_draws", "uploads", "upload_bytes"),
+        *(
+            "host_fallbacks",
+            "host_evaluations",
+            "compositions",
+            "random_draws",
+            "uploads",
+            "upload_bytes",
+        ),
     )
     found: dict[str, Any] = dict(_RECORDER.counts())
     found |= {name: COUNTERS.totals[name] for name in names}

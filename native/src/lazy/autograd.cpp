@@ -1,6 +1,6 @@
 // Operators that stay whole where no gradient is wanted, and are composed where one is.
-#include <ATen/core/grad_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/linear_native.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -31,12 +31,11 @@ at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::T
                      const std::optional<at::Tensor>& mask, double dropout, bool causal,
                      std::optional<double> scale, bool grouped) {
   if (dropout > 0 || wants_gradient(query, key, value, mask.value_or(at::Tensor(query)))) {
-    return at::native::scaled_dot_product_attention(query, key, value, mask, dropout, causal,
-                                                    scale, grouped);
+    return at::native::scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale,
+                                                    grouped);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
-  return at::scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale,
-                                          grouped);
+  return at::scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale, grouped);
 }
 
 }  // namespace

@@ -38,7 +38,18 @@ std::unordered_set<std::string> allowed;
 thread_local Words key;
 
 enum Tag : uint64_t {
-  NONE = 1, INT, DOUBLE, BOOL, INTS, LIST, STRING, DEVICE_TAG, COMPLEX, TENSOR, UNDEFINED, NUMBER,
+  NONE = 1,
+  INT,
+  DOUBLE,
+  BOOL,
+  INTS,
+  LIST,
+  STRING,
+  DEVICE_TAG,
+  COMPLEX,
+  TENSOR,
+  UNDEFINED,
+  NUMBER,
 };
 
 void put_tensor(const at::Tensor& tensor) {
@@ -346,9 +357,9 @@ OpInfo& info_of(const c10::OperatorHandle& op) {
   info.arguments = schema.arguments().size();
   info.allowed = allowed.contains(info.name);
   static const std::unordered_set<std::string> layouts_only = {
-      "aten.t_.default",          "aten.transpose_.default", "aten.squeeze_.default",
-      "aten.squeeze_.dim",        "aten.squeeze_.dims",      "aten.unsqueeze_.default",
-      "aten.swapaxes_.default",   "aten.swapdims_.default",  "aten.as_strided_.default",
+      "aten.t_.default",        "aten.transpose_.default", "aten.squeeze_.default",
+      "aten.squeeze_.dim",      "aten.squeeze_.dims",      "aten.unsqueeze_.default",
+      "aten.swapaxes_.default", "aten.swapdims_.default",  "aten.as_strided_.default",
   };
   info.silent = layouts_only.contains(info.name);
   info.allowed |= info.silent;

@@ -1,9 +1,9 @@
 #include "kernel.h"
 
 #include <ATen/ops/copy.h>
-#include <torch/library.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/item.h>
+#include <torch/library.h>
 
 #include <optional>
 #include <unordered_map>
@@ -44,8 +44,8 @@ void check_devices(const c10::OperatorHandle& op, const OpInfo& info, const Stac
         value.toTensor().dim() > 0) {
       TORCH_CHECK(false, "Expected all tensors to be on the same device, but found at least two ",
                   "devices, ", c10::Device(DEVICE, 0), " and ", value.toTensor().device(),
-                  "! (when checking argument ", op.schema().arguments()[i].name(),
-                  " of ", info.name, ")");
+                  "! (when checking argument ", op.schema().arguments()[i].name(), " of ",
+                  info.name, ")");
     }
   }
 }
@@ -252,8 +252,8 @@ at::Tensor& copy(at::Tensor& self, const at::Tensor& src, bool non_blocking) {
     give(store, src.expand(self.sizes()));
     return self;
   }
-  const at::Tensor there = make_tensor(
-      contiguous(src.scalar_type(), src.sizes(), c10::MemoryFormat::Contiguous));
+  const at::Tensor there =
+      make_tensor(contiguous(src.scalar_type(), src.sizes(), c10::MemoryFormat::Contiguous));
   give(store_of(there), src);
   record_copy(self, there, non_blocking);
   return self;
@@ -325,13 +325,13 @@ at::Tensor& set_tensor(at::Tensor& self, const at::Tensor& source) {
 at::Tensor& set_whole(at::Tensor& self, at::Storage source) {
   const auto count = static_cast<int64_t>(source.nbytes() / self.itemsize());
   take_storage(*self.unsafeGetTensorImpl(), source);
-  self.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef{count}, c10::IntArrayRef{1}, 0);
+  self.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef{count}, c10::IntArrayRef{1},
+                                                    0);
   return self;
 }
 
 at::Tensor& set_nothing(at::Tensor& self) {
-  const at::Tensor fresh =
-      make_tensor(Layout{self.scalar_type(), {0}, {1}, 0, false, false});
+  const at::Tensor fresh = make_tensor(Layout{self.scalar_type(), {0}, {1}, 0, false, false});
   return set_tensor(self, fresh);
 }
 
@@ -383,10 +383,17 @@ size_t register_operators() {
   library.impl("_fused_sdp_choice", &fused_choice);
   // What torch composes only of operators that are recorded, or what means nothing here.
   static const std::unordered_set<std::string> left = {
-      "aten._to_copy.default",     "aten.record_stream.default", "aten.is_pinned.default",
-      "aten._pin_memory.default",  "aten.is_set_to.default",     "aten._has_same_storage_numel.default",
-      "aten._copy_from_and_resize.default", "aten.resize_as_.default", "aten.to_padded_tensor.default",
-      "aten._efficientzerotensor.default",  "aten._nested_tensor_from_tensor_list.default",
+      "aten._to_copy.default",
+      "aten.record_stream.default",
+      "aten.is_pinned.default",
+      "aten._pin_memory.default",
+      "aten.is_set_to.default",
+      "aten._has_same_storage_numel.default",
+      "aten._copy_from_and_resize.default",
+      "aten.resize_as_.default",
+      "aten.to_padded_tensor.default",
+      "aten._efficientzerotensor.default",
+      "aten._nested_tensor_from_tensor_list.default",
       "aten._foreach_copy_.default",
   };
   auto& dispatcher = c10::Dispatcher::singleton();
@@ -402,8 +409,7 @@ size_t register_operators() {
     }
     const std::string overload = name.overload_name.empty() ? "default" : name.overload_name;
     const std::string full = "aten." + name.name.substr(6) + "." + overload;
-    const bool composed =
-        op->hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
+    const bool composed = op->hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
     if ((composed && !whole(full)) || left.contains(full)) {
       continue;
     }

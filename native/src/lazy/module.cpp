@@ -43,10 +43,10 @@ void host(const c10::OperatorHandle& op, const OpInfo& info, const std::string& 
 }
 
 py::tuple describe_layout(const Layout& layout) {
-  return py::make_tuple(static_cast<int>(layout.dtype),
-                        py::cast(std::vector<int64_t>(layout.sizes.begin(), layout.sizes.end())),
-                        py::cast(std::vector<int64_t>(layout.strides.begin(), layout.strides.end())),
-                        layout.offset);
+  return py::make_tuple(
+      static_cast<int>(layout.dtype),
+      py::cast(std::vector<int64_t>(layout.sizes.begin(), layout.sizes.end())),
+      py::cast(std::vector<int64_t>(layout.strides.begin(), layout.strides.end())), layout.offset);
 }
 
 /// (operator, kinds, literals, results, lengths of lists): what the plan's builder needs.
@@ -64,8 +64,8 @@ py::tuple describe(uint32_t id) {
   for (const int32_t at : entry.writes) {
     writes.append(at);
   }
-  return py::make_tuple(info_of(entry.op).name, kinds, literals, results,
-                        py::cast(entry.lists), writes);
+  return py::make_tuple(info_of(entry.op).name, kinds, literals, results, py::cast(entry.lists),
+                        writes);
 }
 
 struct Pending {
@@ -87,8 +87,8 @@ double chain(at::Tensor tensor, int count) {
 
 void start(py::object fetch, py::object upload, py::object host_, py::object flush,
            std::unordered_set<std::string> allowed) {
-  callbacks = new Callbacks{std::move(fetch), std::move(upload), std::move(host_),
-                            std::move(flush)};
+  callbacks =
+      new Callbacks{std::move(fetch), std::move(upload), std::move(host_), std::move(flush)};
   python().fetch = [](const std::vector<at::Tensor>& tensors, const std::string& why) {
     const py::gil_scoped_acquire gil;
     return callbacks->fetch(tensors, why).cast<std::vector<at::Tensor>>();
@@ -113,9 +113,8 @@ PYBIND11_MODULE(_lazy, m) {
   py::class_<Pending>(m, "Taken")
       .def_property_readonly("words",
                              [](const Pending& p) {
-                               return py::bytes(
-                                   reinterpret_cast<const char*>(p.taken.words.data()),
-                                   p.taken.words.size() * sizeof(uint32_t));
+                               return py::bytes(reinterpret_cast<const char*>(p.taken.words.data()),
+                                                p.taken.words.size() * sizeof(uint32_t));
                              })
       .def_property_readonly("leaves", [](const Pending& p) { return p.taken.leaves; })
       .def_property_readonly("hosts", [](const Pending& p) { return p.taken.hosts; })

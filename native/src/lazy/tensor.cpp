@@ -135,8 +135,8 @@ at::Tensor make_tensor(const Layout& base) {
   auto* store = new Store;
   store->base = base;
   const auto nbytes = static_cast<size_t>(dense_bytes(base.dtype, base.sizes));
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), nbytes, make_data(store), &no_memory, true);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), nbytes,
+                                                       make_data(store), &no_memory, true);
   store->storage = Weak(storage);
   auto made = c10::make_intrusive<LazyTensor>(c10::Storage(std::move(storage)), base.dtype);
   made->set_sizes_and_strides(base.sizes, base.strides, 0);

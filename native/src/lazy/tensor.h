@@ -28,14 +28,14 @@ Layout layout_of(const at::TensorImpl& tensor);
 
 /// What a storage's bytes are. Owned by the storage: it goes when the last tensor on it goes.
 struct Store {
-  Layout base;              ///< how the bytes lie as a whole: dense, offset 0
-  uint64_t handle = 0;      ///< a tensor kept on the device; 0: none
-  uint64_t epoch = 0;       ///< the trace in which `value` stands for the bytes
+  Layout base;          ///< how the bytes lie as a whole: dense, offset 0
+  uint64_t handle = 0;  ///< a tensor kept on the device; 0: none
+  uint64_t epoch = 0;   ///< the trace in which `value` stands for the bytes
   int32_t value = -1;
-  int64_t listed = -1;      ///< its place among the stores that the trace writes to
-  bool written = false;     ///< false: nobody has given it any content
-  bool lost = false;        ///< the run that was to compute it failed
-  at::Tensor host;          ///< its content, when that is small and has not travelled yet
+  int64_t listed = -1;   ///< its place among the stores that the trace writes to
+  bool written = false;  ///< false: nobody has given it any content
+  bool lost = false;     ///< the run that was to compute it failed
+  at::Tensor host;       ///< its content, when that is small and has not travelled yet
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;  ///< what owns this
 
   Store();

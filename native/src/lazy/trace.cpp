@@ -19,8 +19,8 @@ struct Trace {
   std::vector<Store*> stores;  // written in this trace; null where one has gone
   int32_t values = 0;
   size_t ops = 0;
-  uint32_t module = 0;         // of what is recorded next
-  uint32_t module_said = 0;    // of the last MODULE word
+  uint32_t module = 0;       // of what is recorded next
+  uint32_t module_said = 0;  // of the last MODULE word
 };
 
 Trace trace;
@@ -173,7 +173,8 @@ int32_t value_of(const at::Tensor& tensor) {
   }
   if (!is_lazy(tensor)) {
     // A number in a tensor of the host's: it travels with the run.
-    trace.words.insert(trace.words.end(), {HOST, number_of(layout_of(*tensor.unsafeGetTensorImpl()))});
+    trace.words.insert(trace.words.end(),
+                       {HOST, number_of(layout_of(*tensor.unsafeGetTensorImpl()))});
     trace.hosts.push_back(tensor.clone());
     return trace.values++;
   }
@@ -278,8 +279,7 @@ Taken peek(const std::vector<at::Tensor>& fetch) {
   std::vector<uint32_t> last;
   for (const at::Tensor& tensor : fetch) {
     const auto value = static_cast<uint32_t>(value_of(tensor));
-    last.insert(last.end(),
-                {FETCH, value, number_of(layout_of(*tensor.unsafeGetTensorImpl()))});
+    last.insert(last.end(), {FETCH, value, number_of(layout_of(*tensor.unsafeGetTensorImpl()))});
   }
   seen.words = trace.words;
   seen.words.insert(seen.words.end(), last.begin(), last.end());
@@ -309,8 +309,8 @@ Taken take(const std::vector<at::Tensor>& fetch) {
     if (!storage) {
       continue;  // its last tensor goes at this moment, in another thread
     }
-    trace.words.insert(trace.words.end(), {KEEP, static_cast<uint32_t>(base_of(*store)),
-                                           number_of(store->base)});
+    trace.words.insert(trace.words.end(),
+                       {KEEP, static_cast<uint32_t>(base_of(*store)), number_of(store->base)});
     taken.kept.push_back(std::move(storage));
   }
   for (const auto& [value, number] : fetched) {

@@ -44,29 +44,29 @@ struct Entry {
   std::vector<Kind> kinds;
   std::vector<c10::IValue> literals;  ///< by argument; a list's length for Kind::List
   std::vector<Result> results;
-  std::vector<int32_t> lists;         ///< by return: -1 a tensor, else the length of a list
-  std::vector<int32_t> writes;        ///< flat tensor arguments whose memory is written
+  std::vector<int32_t> lists;   ///< by return: -1 a tensor, else the length of a list
+  std::vector<int32_t> writes;  ///< flat tensor arguments whose memory is written
   std::vector<std::pair<int32_t, Layout>> moved;  ///< arguments that get another layout
-  bool silent = false;                ///< nothing is computed: only layouts change
-  bool on_host = false;               ///< the device cannot do it (`reason`)
+  bool silent = false;                            ///< nothing is computed: only layouts change
+  bool on_host = false;                           ///< the device cannot do it (`reason`)
   std::string reason;
 };
 
 /// Words that are no operator's number.
 enum Mark : uint32_t {
-  LEAF = 0xffffffff,       ///< a kept tensor: the number of its layout
-  HOST = 0xfffffffe,       ///< a tensor of the host: the number of its layout
-  KEEP = 0xfffffffd,       ///< value, number of the layout
-  FETCH = 0xfffffffc,      ///< value, number of the layout
-  MODULE = 0xfffffffb,     ///< the number of the module that what follows belongs to
+  LEAF = 0xffffffff,    ///< a kept tensor: the number of its layout
+  HOST = 0xfffffffe,    ///< a tensor of the host: the number of its layout
+  KEEP = 0xfffffffd,    ///< value, number of the layout
+  FETCH = 0xfffffffc,   ///< value, number of the layout
+  MODULE = 0xfffffffb,  ///< the number of the module that what follows belongs to
 };
 
 /// What a run needs beside the words.
 struct Taken {
   std::vector<uint32_t> words;
-  std::vector<uint64_t> leaves;       ///< handles, in the order of LEAF
-  std::vector<at::Tensor> hosts;      ///< in the order of HOST
-  std::vector<c10::Storage> kept;     ///< in the order of KEEP
+  std::vector<uint64_t> leaves;    ///< handles, in the order of LEAF
+  std::vector<at::Tensor> hosts;   ///< in the order of HOST
+  std::vector<c10::Storage> kept;  ///< in the order of KEEP
   size_t ops = 0;
 };
 
