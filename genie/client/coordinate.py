@@ -48,6 +48,10 @@ class Coordinator:
         for node in self._nodes:
             node.install(plan, self.devices(node))
 
+    def close(self) -> None:
+        """Give up what is kept open for further runs."""
+        self._calls.drop()
+
     def run(self, spec: RunSpec, end: float) -> RunResult:
         """Carry a run out, or hand out what is on record. `end` is monotonic time."""
         begun = time.monotonic()

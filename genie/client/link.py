@@ -46,11 +46,13 @@ class RunSpec:
     """Returned values that stay on the node: value → the kept tensor's name."""
     drop: Sequence[str] = ()
     """Kept tensors that nobody needs any more."""
+    forget: Sequence[str] = ()
+    """Digests of plans that the session needs no more."""
 
     @property
     def keeps(self) -> bool:
         """Whether the run has to do with kept tensors, which call channels know nothing of."""
-        return bool(self.resident or self.keep or self.drop)
+        return bool(self.resident or self.keep or self.drop or self.forget)
 
 
 @dataclass(frozen=True)

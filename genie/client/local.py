@@ -110,6 +110,7 @@ class EmbeddedLink:
             resident=dict(spec.resident),
             keep=dict(spec.keep),
             drop=list(spec.drop),
+            forget=list(spec.forget),
         )
         run = self._node.dispatch.admit(self._session, request, Wires())
         return None if run is None else _EmbeddedLeg(run, spec)

@@ -181,6 +181,7 @@ class RemoteLink:
                     "resident": dict(spec.resident),
                     "keep": dict(spec.keep),
                     "drop": list(spec.drop),
+                    "forget": list(spec.forget),
                 }
             )
         # The daemon loads the plan on its executor first, which the deadline bounds as well.

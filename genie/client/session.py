@@ -63,6 +63,7 @@ class Session:
         self._nodes = tuple(nodes)
         self._plans: dict[str, tuple[LoadedPlan, Coordinator]] = {}
         self._latest: str | None = None
+        self._forgotten: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +95,13 @@ class Session:
             self._plans[loaded.digest] = (loaded, coordinator)
         self._latest = loaded.digest
         return loaded
+
+    def forget(self, plan: LoadedPlan) -> None:
+        """Use a plan no more: nodes hear of it with the next run, and may then drop it."""
+        found = self._plans.pop(plan.digest, None)
+        if found is not None:
+            found[1].close()
+            self._forgotten.append(plan.digest)
 
     def run(
         self,
@@ -128,6 +136,7 @@ class Session:
         loaded, coordinator = self._plans[digest]
         end = time.monotonic() + deadline
         resident, keep = resident or {}, keep or {}
+        forgotten, self._forgotten = self._forgotten, []
         checked = check_inputs(loaded.installed.plan, entrypoint, inputs, resident)
         if run_id is not None:
             check_run_id(run_id)
@@ -141,6 +150,7 @@ class Session:
             resident,
             keep,
             drop,
+            forgotten,
         )
         return coordinator.run(spec, end)
 

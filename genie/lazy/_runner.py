@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ LOCAL_OPS = 2000
 LOCAL_BYTES = 1 << 16
 """No tensor that the host evaluates by itself is larger."""
 
-MAX_PLANS = 512
-"""Plans that a program keeps; the one used longest ago goes first."""
+MAX_PLANS = 96
+"""Plans that a program has on the device at once, which keeps 256 for all; the one used longest ago
+goes first."""
 
 _log = logging.getLogger("genie.lazy")
 
@@ -64,7 +66,6 @@ class Runner:
         self._session: Session | None = None
         self._endpoint: str | None = None
         self._plans: OrderedDict[bytes, LazyPlan] = OrderedDict()
-        self._uploads: dict[str, LazyPlan] = {}
         self._handles = itertools.count(1)
         self._dropped: set[int] = set()
         self._local: OrderedDict[bytes, LocalProgram | None] = OrderedDict()
@@ -102,7 +103,6 @@ class Runner:
         with self._lock:
             session, self._session = self._session, None
             self._plans.clear()
-            self._uploads.clear()
         if session is not None:
             session.close()
 
@@ -173,9 +173,7 @@ class Runner:
             from genie.lazy._layouts import Layout, type_text
 
             text = type_text(Layout(*layout))
-            plan = self._uploads.get(text)
-            if plan is None:
-                plan = self._uploads[text] = make_plan(_upload_graph(text))
+            plan = self._planned(text.encode(), lambda: make_plan(_upload_graph(text)))
             handle = next(self._handles)
             COUNTERS.add("uploads")
             COUNTERS.add("upload_bytes", tensor.nbytes)
@@ -185,8 +183,13 @@ class Runner:
     # -- a run ------------------------------------------------------------------------------
 
     def _run(self, fetch: list[torch.Tensor]) -> list[torch.Tensor]:
+        # Asked before the trace ends: no later trace can read what was gone by then.
+        gone = self._dropped | set(self._recorder.take_dropped())
         taken = self._recorder.take(fetch)
+        self._dropped = gone & set(taken.leaves)
+        drop = gone - self._dropped
         if not taken.kept and not fetch:
+            self._dropped = gone
             return []  # whatever was recorded, nobody has kept anything of it
         handles = [next(self._handles) for _ in range(taken.kept)]
         try:
@@ -194,7 +197,7 @@ class Runner:
             COUNTERS.add("graphs_run")
             COUNTERS.totals["last_graph_ops"] = taken.ops
             self._last = plan, taken.leaves, taken.hosts
-            found = self._execute(plan, taken.leaves, taken.hosts, handles)
+            found = self._execute(plan, taken.leaves, taken.hosts, handles, drop)
         except BaseException:
             taken.settle([])
             raise
@@ -203,15 +206,34 @@ class Runner:
 
     def _plan(self, taken: Any) -> LazyPlan:
         key: bytes = taken.words
+
+        def make() -> LazyPlan:
+            COUNTERS.add("graph_cache_misses")
+            return make_plan(self._graph(key))
+
+        known = COUNTERS.totals["graph_cache_misses"]
+        plan = self._planned(key, make)
+        if COUNTERS.totals["graph_cache_misses"] == known:
+            COUNTERS.add("graph_cache_hits")
+        return plan
+
+    def _planned(self, key: bytes, make: Callable[[], LazyPlan]) -> LazyPlan:
+        """The plan under a key, made where there is none; the one used longest ago makes room."""
         plan = self._plans.get(key)
         if plan is not None:
             self._plans.move_to_end(key)
-            COUNTERS.add("graph_cache_hits")
             return plan
-        COUNTERS.add("graph_cache_misses")
-        words = array.array("I", key).tolist()
+        plan = self._plans[key] = make()
+        if len(self._plans) > MAX_PLANS:
+            _, old = self._plans.popitem(last=False)
+            digest = old.loaded.digest
+            if all(other.loaded.digest != digest for other in self._plans.values()):
+                self.session().forget(old.loaded)
+        return plan
+
+    def _graph(self, words: bytes) -> Graph:
         try:
-            graph = read_trace(words, self._describe, self._modules)
+            return read_trace(array.array("I", words).tolist(), self._describe, self._modules)
         except Unsupported as error:
             raise GenieError(
                 "GEN0261",
@@ -219,10 +241,6 @@ class Runner:
                 Place(file=user_line()),
                 remedy="move this part of the program to the CPU",
             ) from None
-        plan = self._plans[key] = make_plan(graph)
-        if len(self._plans) > MAX_PLANS:
-            self._plans.popitem(last=False)
-        return plan
 
     def _execute(
         self,
@@ -230,19 +248,17 @@ class Runner:
         leaves: list[int],
         hosts: list[torch.Tensor],
         handles: list[int],
+        drop: Collection[int] = (),
     ) -> list[torch.Tensor]:
         session = self.session()
         session.install(plan.loaded)
-        # What this run reads may have lost its last tensor since it was recorded: drop that later.
-        dropped = self._dropped | set(self._recorder.take_dropped())
-        self._dropped = dropped & set(leaves)
         try:
             result = session.run(
                 {n: to_client(t) for n, t in zip(plan.hosts, hosts, strict=True)},
                 plan=plan.loaded,
                 resident={n: _hex(h) for n, h in zip(plan.leaves, leaves, strict=True)},
                 keep={n: _hex(h) for n, h in zip(plan.kept, handles, strict=True)},
-                drop=[_hex(h) for h in sorted(dropped - self._dropped)],
+                drop=[_hex(h) for h in sorted(drop)],
             )
         except GenieError as error:
             error.context = {**(error.context or {}), "user_line": user_line()}

@@ -50,7 +50,7 @@ class Call:
         """Tensors that it takes, lists opened."""
         tensors = sum(1 for kind in self.kinds if kind == _TENSOR)
         lists = (n for kind, n in zip(self.kinds, self.literals, strict=True) if kind == _LIST)
-        return tensors + sum(lists)
+        return tensors + int(sum(lists))
 
 
 @dataclass

@@ -130,6 +130,7 @@ class Dispatch:
         plan.check_dims(request.dims)
         core.library.load(request.plan_digest, binding)
         session.kept.drop(request.drop)
+        core.library.leave(session.id, session.forget_plans(request.forget))
         session.kept.check(request.keep.values())
         now = time.monotonic()
         deadline = now + min(request.deadline_ms / 1000, core.limits.run_seconds)
@@ -218,6 +219,8 @@ class Dispatch:
             raise
         with session.lock:
             ended = session.ended()
+            if request.plan_digest not in session.plans:
+                ended = GenieError("GEN0426", "the session has forgotten the plan")
             if ended is None:
                 session.runs[run.key] = run
         if ended is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from genie_runtime.config import Limits
@@ -85,11 +85,12 @@ class Library:
             entry.users.add(session)
             entry.used = time.monotonic()
 
-    def leave(self, session: str) -> None:
-        """A session ended."""
+    def leave(self, session: str, digests: Collection[str] | None = None) -> None:
+        """A session ended, or no longer uses these plans."""
         with self._lock:
-            for entry in self._entries.values():
-                entry.users.discard(session)
+            for digest, entry in self._entries.items():
+                if digests is None or digest in digests:
+                    entry.users.discard(session)
 
     def load(self, digest: str, binding: Mapping[str, str]) -> None:
         """Make the plan ready on the executors of its node devices.

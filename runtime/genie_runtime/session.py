@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,16 @@ class Session:
         with self.lock:
             found = next((run for run in self.finished if run.key == key), None)
         return found if found is not None else self.run(key)
+
+    def forget_plans(self, digests: Collection[str]) -> list[str]:
+        """Unbind plans; those that a run or a call channel still uses are not. What was unbound."""
+        with self.lock:
+            busy = {run.plan.digest for run in self.runs.values()}
+            busy |= {call.plan.digest for call in self.calls.values()}
+            found = [d for d in digests if d in self.plans and d not in busy]
+            for digest in found:
+                del self.plans[digest]
+            return found
 
     def forget(self, run: Run) -> None:
         """The client knows how the run ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -21,11 +22,13 @@ def test_the_client_holds_no_bytes_of_what_is_there() -> None:
     weight = torch.randn(256, 256)
     there = weight.to("genie")
     storage = there.untyped_storage()
-    assert storage.data_ptr() == 0
+    with pytest.raises(RuntimeError, match="data pointer"):
+        storage.data_ptr()
     assert storage.nbytes() == weight.nbytes  # as many as the device holds
     assert _lazy.client_bytes(there) == 0
     made = there @ there
-    assert made.untyped_storage().data_ptr() == 0
+    with pytest.raises(RuntimeError, match="data pointer"):
+        made.untyped_storage().data_ptr()
     kept = genie.lazy._setup.runner().session().links[0].status()
     assert torch.equal(there.cpu(), weight)
     assert sum(d["constant_bytes"] for d in kept["devices"]) >= weight.nbytes
@@ -49,7 +52,7 @@ def test_weights_travel_once() -> None:
     model = nn.Linear(512, 512).to("genie")
     x = torch.ones(1, 512).to("genie")
     genie.lazy.reset_stats()
-    for _ in range(3):
+    for _ in range(4):  # the small bias travels with the first run and stays from then on
         model(x).sum().item()
     found = genie.lazy.stats()
     assert found["uploads"] == 0
@@ -134,7 +137,5 @@ def test_operators_know_the_module_that_they_belong_to() -> None:
 
 
 def test_errors_of_the_program_are_torchs_own() -> None:
-    import pytest
-
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
         torch.ones(2, 3, device="genie") @ torch.ones(4, 5, device="genie")

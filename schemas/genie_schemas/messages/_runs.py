@@ -103,8 +103,8 @@ class PrepareRequest(Message):
     memory, `deadline_ms` the run as a whole.
 
     `resident` names inputs that the session keeps here (input → kept tensor), `keep` outputs that
-    stay here instead of being sent (value → its name from now on), `drop` kept tensors that nobody
-    needs any more. They are not there before protocol 1.2.
+    stay here instead of being sent (value → its name from now on), `drop` kept tensors and
+    `forget` plans that the session needs no more. They are not there before protocol 1.2.
     """
 
     session: Hex128
@@ -120,6 +120,7 @@ class PrepareRequest(Message):
     resident: dict[Name, Hex128] = Field(default_factory=dict)
     keep: dict[Name, Hex128] = Field(default_factory=dict)
     drop: list[Hex128] = Field(default_factory=list)
+    forget: list[Digest] = Field(default_factory=list)
 
 
 class PrepareReply(Message):
