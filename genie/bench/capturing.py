@@ -72,7 +72,7 @@ def _model(rounds: int) -> list[Row]:
     config = GPT2Config(
         n_embd=256, n_layer=12, n_head=8, vocab_size=1000, bos_token_id=0, eos_token_id=0
     )
-    model = GPT2LMHeadModel(config).eval()
+    model = GPT2LMHeadModel(config).train(False)
     weights = sum(p.nbytes for p in model.parameters())
     model = model.to("genie")
     ids = torch.zeros(1, 64, dtype=torch.long).to("genie")
@@ -133,7 +133,7 @@ def _exporting(quick: bool) -> list[Row]:
     class Bert(torch.nn.Module):
         def __init__(self, config: BertConfig) -> None:
             super().__init__()
-            self.model = BertModel(config).eval()
+            self.model = BertModel(config).train(False)
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
             found: torch.Tensor = self.model(input_ids=ids).last_hidden_state
@@ -142,7 +142,7 @@ def _exporting(quick: bool) -> list[Row]:
     class Gpt2(torch.nn.Module):
         def __init__(self, config: GPT2Config) -> None:
             super().__init__()
-            self.model = GPT2LMHeadModel(config).eval()
+            self.model = GPT2LMHeadModel(config).train(False)
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
             found: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits

@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.backend_registration import (
+    generate_methods_for_privateuse1_backend,
+    rename_privateuse1_backend,
+)
 
 from genie.lazy import device
 from genie.lazy._counters import COUNTERS
@@ -34,9 +38,9 @@ def _recorder() -> Any:
 
 
 _RECORDER = _recorder()
-torch.utils.rename_privateuse1_backend("genie")
-torch._register_device_module("genie", device)
-torch.utils.generate_methods_for_privateuse1_backend(for_storage=False)
+rename_privateuse1_backend("genie")
+torch._register_device_module("genie", device)  # type: ignore[no-untyped-call]
+generate_methods_for_privateuse1_backend(for_storage=False)
 _MODULES = Modules(_RECORDER.set_module)
 _RUNNER = Runner(_RECORDER, _MODULES)
 _HOST = Host(_RUNNER.fetch)

@@ -17,7 +17,7 @@ Optimizer = Callable[..., torch.optim.Optimizer]
 def digits_cnn() -> nn.Module:
     torch.manual_seed(1)
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Conv2d(1, 16, 3, padding=1, bias=False),  # batch norm would leave it only noise
         nn.BatchNorm2d(16),
         nn.ReLU(),
         nn.MaxPool2d(2),

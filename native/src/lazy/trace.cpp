@@ -300,13 +300,15 @@ Taken take(const std::vector<at::Tensor>& fetch) {
   for (const at::Tensor& tensor : fetch) {
     fetched.emplace_back(value_of(tensor), number_of(layout_of(*tensor.unsafeGetTensorImpl())));
   }
-  for (Store* store : trace.stores) {
+  // Asking for a store's value may list it once more: in the new list, which is thrown away.
+  const std::vector<Store*> stores = std::exchange(trace.stores, {});
+  for (Store* store : stores) {
     if (store == nullptr) {
       continue;
     }
-    store->listed = -1;
     c10::Storage storage(store->storage.lock());
     if (!storage) {
+      store->listed = -1;
       continue;  // its last tensor goes at this moment, in another thread
     }
     trace.words.insert(trace.words.end(),
@@ -321,6 +323,9 @@ Taken take(const std::vector<at::Tensor>& fetch) {
   taken.hosts = std::exchange(trace.hosts, {});
   taken.ops = std::exchange(trace.ops, 0);
   trace.stores.clear();
+  for (const c10::Storage& storage : taken.kept) {
+    static_cast<Store*>(storage.data_ptr().get_context())->listed = -1;
+  }
   trace.values = 0;
   trace.module_said = 0;
   trace.epoch++;

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 device = os.environ.get("DEVICE", "cpu")
 if device == "genie":
-    pass
+    import genie.lazy  # noqa: F401
 
 torch.manual_seed(0)
 config = BertConfig(

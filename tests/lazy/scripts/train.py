@@ -8,7 +8,7 @@ from torch import nn
 
 device = os.environ.get("DEVICE", "cpu")
 if device == "genie":
-    pass
+    import genie.lazy  # noqa: F401
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
