@@ -22,8 +22,16 @@ from typing import Any
 
 from genie_schemas.errors import GenieError
 from genie_transport._control import Handover
-from genie_transport._errors import ProtocolViolation
-from genie_transport._failover_parts import EndedError, PortTransport, Succeed, nowhere, total
+from genie_transport._failover_orders import KeptOrders
+from genie_transport._failover_parts import (
+    GREETING,
+    EndedError,
+    PortTransport,
+    Succeed,
+    converse,
+    greeting,
+    total,
+)
 from genie_transport._handshake import TrafficKeys
 from genie_transport._line import Line
 from genie_transport._transport import Transport
@@ -36,7 +44,6 @@ from genie_transport._types import (
     Expired,
     Failed,
     Lost,
-    Priority,
     Region,
     Transfer,
 )
@@ -45,10 +52,9 @@ __all__ = ["FailoverTransport"]
 
 _log = logging.getLogger("genie_transport")
 _FAREWELL = 0.25  # seconds that a peer's last datagrams have when its connection has ended
-_GREETING = 0  # its operation: those of a manager count from 1
 _PROBE = 3.0  # seconds that the peer's first datagram may take
 _PROBE_STEP = 0.005
-_STEP = 0.1  # seconds between looks at the alarm while the session moves
+_STEP = 0.1  # seconds between looks at whether the first transport has ended
 # Ends of the path. After any other the peer cannot be trusted to go on.
 _PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615", "GEN0640", "GEN0641")
 _UNKNOWN = Lost("GEN0610", "the path was lost", {})
@@ -94,11 +100,8 @@ class FailoverTransport:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._polling = threading.Lock()
-        self._regions: dict[bytes, Region] = {}
-        self._posts: dict[int, Transfer] = {}
+        self._orders = KeptOrders()
         self._asked: dict[int, int] = {}
-        self._epoch = 0
-        self._alarm: float | None = None
         self._closing = self._woken = False
         self._why: Lost | None = None
         self._peer_left = False
@@ -131,14 +134,14 @@ class FailoverTransport:
 
     def register(self, region: Region) -> None:
         with self._lock:
-            self._regions[region.handle.key] = region
+            self._orders.register(region)
             current = self._current()
             if current is not None:
                 current.register(region)
 
     def deregister(self, region: Region) -> None:
         with self._lock:
-            self._regions.pop(region.handle.key, None)
+            self._orders.deregister(region)
             current = self._current()
         # While the session moves there is nobody who could write.
         if current is not None:
@@ -146,7 +149,7 @@ class FailoverTransport:
 
     def fence(self, epoch: int) -> None:
         with self._lock:
-            self._epoch = max(self._epoch, epoch)
+            self._orders.fence(epoch)
             current = self._current()
             if current is not None:
                 current.fence(epoch)
@@ -158,21 +161,20 @@ class FailoverTransport:
         with self._lock:
             current = self._current()
             if self._second is None:
-                self._posts[transfer.op_id] = transfer
+                self._orders.posts[transfer.op_id] = transfer
             if current is not None:
                 current.post(transfer)
 
     def cancel(self, op_id: int) -> None:
         with self._lock:
-            self._posts.pop(op_id, None)
+            self._orders.posts.pop(op_id, None)
             current = self._current()
         if current is not None:
             current.cancel(op_id)
 
     def alarm(self, delay: float) -> None:
-        at = time.monotonic() + min(delay, 3600.0)
         with self._lock:
-            self._alarm = at if self._alarm is None else min(self._alarm, at)
+            self._orders.alarm(delay)
             current = self._current()
             if current is not None:
                 current.alarm(delay)
@@ -260,13 +262,13 @@ class FailoverTransport:
             match event:
                 case Lost():
                     lost = event  # whatever comes with it is looked at first
-                case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == _GREETING:
+                case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == GREETING:
                     continue  # after the former Lost follows, and decides what becomes of it
                 case Completed(op_id) | Failed(op_id):
-                    self._posts.pop(op_id, None)
+                    self._orders.posts.pop(op_id, None)
                     found.append(event)
                 case Expired():
-                    self._alarm = None
+                    self._orders.rang()
                     found.append(event)
                 case _:
                     found.append(event)
@@ -313,7 +315,9 @@ class FailoverTransport:
     def _stand_by(self) -> tuple[int, bytes] | None:
         """Wait until the first transport has ended; what the peer said, if it was that."""
         begun = time.monotonic()
-        self._greet()
+        hello = greeting()
+        self._first.register(hello.region)
+        self._first.post(hello)
         while self._phase is _Phase.FIRST:
             if not self._settled.is_set() and self._first.counters().bytes_received:
                 self._settled.set()
@@ -333,13 +337,6 @@ class FailoverTransport:
                 text = f"nothing came through the port within {_PROBE:g} s"
                 self._end_first(Lost("GEN0615", text, {}))
         return None
-
-    def _greet(self) -> None:
-        """Send what the peer must answer: a byte for a handle that it does not have."""
-        buffer = bytearray(1)
-        region = Region(nowhere(), memoryview(buffer), False, buffer)
-        self._first.register(region)
-        self._first.post(Transfer(_GREETING, region, 0, nowhere(), Priority.DECODE))
 
     def _end_first(self, why: Lost) -> None:
         """Close the first transport and see to its last events, whether or not somebody polls."""
@@ -362,27 +359,7 @@ class FailoverTransport:
     def _move(self, message: tuple[int, bytes] | None) -> None:
         line, why = self._line, self._why or _UNKNOWN
         handover = Handover(line.control, why.message, list(self._asked), self._first.finished)
-        line.send(handover.start())
-        end = time.monotonic() + self._patience
-        while not handover.complete:
-            if message is None:
-                message = line.next(_STEP)
-                self._ring()
-            if message is not None:
-                try:
-                    line.send(handover.received(*message))
-                except ProtocolViolation as error:
-                    raise EndedError("GEN0631", str(error)) from None
-                message = None
-            elif self._closing:
-                raise EndedError("GEN0611", "the manager was closed")
-            elif line.gone:
-                raise EndedError(why.code, f"{why.message}; {line.gone}")
-            elif time.monotonic() >= end:
-                raise EndedError("GEN0615", "the peer did not answer when the path was lost")
-        # Not a byte may be received any more: what comes next is the next wire's.
-        if not line.flush(end - time.monotonic()):
-            raise EndedError(why.code, f"{why.message}; {line.gone or 'the peer takes nothing'}")
+        converse(line, handover, message, why, self._patience, self._glance)
         if self._peer_left:
             why = dataclasses.replace(why, message=f"the peer left it: {handover.peer_reason}")
         self._go_on(line.detach(), handover.ended or frozenset(), why)
@@ -395,17 +372,14 @@ class FailoverTransport:
         # when the peer's first frame comes would be refused, one too many would be written.
         with self._lock:
             try:
-                second = self._succeed(sock, self._prepare)
+                second = self._succeed(sock, self._orders.prepare)
             except GenieError as error:
                 sock.close()
                 raise EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
             for number in ended:
-                if self._posts.pop(self._asked[number], None) is not None:
+                if self._orders.posts.pop(self._asked[number], None) is not None:
                     self._events.append(Completed(self._asked[number]))
-            for transfer in self._posts.values():
-                second.post(transfer)
-            if self._alarm is not None:
-                second.alarm(max(0.0, self._alarm - time.monotonic()))
+            self._orders.repeat(second)
             self._before.switches += 1
             self._second = second
             self._phase = _Phase.SECOND
@@ -420,22 +394,18 @@ class FailoverTransport:
             there,
             why.message,
             len(ended),
-            len(self._posts),
+            len(self._orders.posts),
         )
-        self._posts, self._regions = {}, {}
+        self._orders.clear()
         self._moved(why.message)
 
-    def _prepare(self, second: Transport) -> None:
-        for region in self._regions.values():
-            second.register(region)
-        second.fence(self._epoch)
-
-    def _ring(self) -> None:
+    def _glance(self) -> bool:
+        """See to the alarm while the session moves; whether it goes on."""
         with self._lock:
-            if self._alarm is not None and self._alarm <= time.monotonic():
-                self._alarm = None
+            if self._orders.due():
                 self._events.append(Expired())
                 self._tell()
+        return not self._closing
 
     def _add(self, events: list[Event]) -> None:
         if events:
