@@ -8,16 +8,12 @@ regions registered there. Orders that come in between are kept.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import os
-import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any
 
 from genie_schemas.errors import GenieError
@@ -26,6 +22,7 @@ from genie_transport._failover_orders import KeptOrders
 from genie_transport._failover_parts import (
     GREETING,
     EndedError,
+    Phase,
     PortTransport,
     Succeed,
     converse,
@@ -34,6 +31,7 @@ from genie_transport._failover_parts import (
 )
 from genie_transport._handshake import TrafficKeys
 from genie_transport._line import Line
+from genie_transport._notices import Notices
 from genie_transport._transport import Transport
 from genie_transport._types import (
     Capabilities,
@@ -58,13 +56,6 @@ _STEP = 0.1  # seconds between looks at whether the first transport has ended
 # Ends of the path. After any other the peer cannot be trusted to go on.
 _PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615", "GEN0640", "GEN0641")
 _UNKNOWN = Lost("GEN0610", "the path was lost", {})
-
-
-class _Phase(Enum):
-    FIRST = 1
-    MOVING = 2
-    SECOND = 3
-    ENDED = 4
 
 
 class FailoverTransport:
@@ -96,7 +87,7 @@ class FailoverTransport:
         self._succeed = succeed
         self._moved = moved
         self._patience = patience
-        self._phase = _Phase.FIRST
+        self._phase = Phase.FIRST
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._polling = threading.Lock()
@@ -108,13 +99,9 @@ class FailoverTransport:
         self._settled = threading.Event()
         self._first_fd = first.fileno()
         self._before = Counters()
-        self._events: list[Event] = []
+        self._notices = Notices()
+        self._notices.watch(self._first_fd)
         self._line = Line(sock, control, greeting)
-        # One descriptor for whatever moves the bytes, so that event loops need not follow.
-        self._notice = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._ready = select.epoll(flags=select.EPOLL_CLOEXEC)
-        self._ready.register(self._notice, select.EPOLLIN)
-        self._ready.register(self._first_fd, select.EPOLLIN)
         path = first.capabilities().path
         self._thread = threading.Thread(
             target=self._run, name=f"genie-transfer-{path}-control", daemon=True
@@ -129,7 +116,7 @@ class FailoverTransport:
     def counters(self) -> Counters:
         second = self._second
         if second is None:
-            return self._first.counters() if self._phase is _Phase.FIRST else self._before
+            return self._first.counters() if self._phase is Phase.FIRST else self._before
         return total(self._before, second.counters())
 
     def register(self, region: Region) -> None:
@@ -191,7 +178,7 @@ class FailoverTransport:
         with self._lock:
             self._closing = True
             current = self._current()
-            if self._phase is _Phase.MOVING:
+            if self._phase is Phase.MOVING:
                 self._line.wake()
         if current is not None:
             current.close()
@@ -207,15 +194,15 @@ class FailoverTransport:
 
     def _current(self) -> Transport | None:
         """Who takes orders; None while the session moves, or has ended. Call it with the lock."""
-        return self._first if self._phase is _Phase.FIRST else self._second
+        return self._first if self._phase is Phase.FIRST else self._second
 
     # -- events ------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        return self._ready.fileno()
+        return self._notices.fileno()
 
     def pending(self) -> bool:
-        if self._events:
+        if self._notices:
             return True
         with self._lock:
             current = self._current()
@@ -223,35 +210,32 @@ class FailoverTransport:
 
     def poll(self, timeout: float | None) -> Sequence[Event]:
         events: Sequence[Event] = ()
-        if self._phase is _Phase.FIRST and not self._events:
+        if self._phase is Phase.FIRST and not self._notices:
             with self._polling:
-                if self._phase is _Phase.FIRST and not self._events:
+                if self._phase is Phase.FIRST and not self._notices:
                     events = self._take(self._first.poll(timeout))
             return self._deliver(events)
-        if self._phase is _Phase.MOVING and not self._events and timeout != 0:
+        if self._phase is Phase.MOVING and not self._notices and timeout != 0:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._events or self._woken or self._phase is not _Phase.MOVING,
+                    lambda: self._notices or self._woken or self._phase is not Phase.MOVING,
                     timeout,
                 )
         self._woken = False
         second = self._second
-        if second is None or self._events:
+        if second is None or self._notices:
             return self._deliver(events)
         return self._deliver(second.poll(timeout))
 
     def _deliver(self, events: Sequence[Event]) -> Sequence[Event]:
         """What happened before, and `events`; ends everything with the last event."""
-        if self._events:
+        if self._notices:
             with self._lock:
-                events = [*self._events, *events]
-                self._events = []
-                os.eventfd_read(self._notice)
+                events = [*self._notices.take(), *events]
         if events and isinstance(events[-1], Lost):
             self._thread.join()
             self._line.close()
-            self._ready.close()
-            os.close(self._notice)
+            self._notices.close()
         return events
 
     def _take(self, events: Sequence[Event]) -> list[Event]:
@@ -279,8 +263,7 @@ class FailoverTransport:
         with self._lock:
             if self._closing or self._why is None:
                 self._why = lost
-            with contextlib.suppress(OSError, ValueError):  # it may have closed it
-                self._ready.unregister(self._first_fd)
+            self._notices.unwatch(self._first_fd)
             self._before = self._first.counters()
             moves = (
                 self._succeed is not None
@@ -292,7 +275,7 @@ class FailoverTransport:
                 # Number 0: nothing of it was sent, so there is nothing to ask.
                 known = self._first.outstanding()
                 self._asked = {number: op for op, number in known if number}
-            self._phase = _Phase.MOVING if moves else _Phase.ENDED
+            self._phase = Phase.MOVING if moves else Phase.ENDED
             self._line.wake()
             return [] if moves else [self._why]
 
@@ -301,7 +284,7 @@ class FailoverTransport:
     def _run(self) -> None:
         try:
             message = self._stand_by()
-            if self._phase is _Phase.MOVING:
+            if self._phase is Phase.MOVING:
                 self._move(message)
         except EndedError as error:
             self._end(error.lost)
@@ -318,7 +301,7 @@ class FailoverTransport:
         hello = greeting()
         self._first.register(hello.region)
         self._first.post(hello)
-        while self._phase is _Phase.FIRST:
+        while self._phase is Phase.FIRST:
             if not self._settled.is_set() and self._first.counters().bytes_received:
                 self._settled.set()
             heard = self._settled.is_set()
@@ -330,7 +313,7 @@ class FailoverTransport:
             if self._line.gone:
                 # The peer's farewell, and what it acknowledged before, may be on their way.
                 end = time.monotonic() + _FAREWELL
-                while self._phase is _Phase.FIRST and (left := end - time.monotonic()) > 0:
+                while self._phase is Phase.FIRST and (left := end - time.monotonic()) > 0:
                     self._line.pause(left)
                 self._end_first(Lost("GEN0610", self._line.gone, {}))
             elif not heard and time.monotonic() - begun > _PROBE:
@@ -344,14 +327,14 @@ class FailoverTransport:
             self._why = self._why or why
         self._first.close()
         end = time.monotonic() + self._patience
-        while self._phase is _Phase.FIRST:
+        while self._phase is Phase.FIRST:
             if time.monotonic() >= end:
                 raise EndedError("GEN0652", "the port's session does not end")
             if not self._polling.acquire(blocking=False):
                 self._first.wake()  # whoever polls gives way
                 self._polling.acquire()
             try:
-                if self._phase is _Phase.FIRST:
+                if self._phase is Phase.FIRST:
                     self._add(self._take(self._first.poll(_STEP)))
             finally:
                 self._polling.release()
@@ -376,18 +359,16 @@ class FailoverTransport:
             except GenieError as error:
                 sock.close()
                 raise EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
-            for number in ended:
-                if self._orders.posts.pop(self._asked[number], None) is not None:
-                    self._events.append(Completed(self._asked[number]))
+            asked = [self._asked[number] for number in ended]
+            done = [Completed(op) for op in asked if self._orders.posts.pop(op, None) is not None]
             self._orders.repeat(second)
             self._before.switches += 1
             self._second = second
-            self._phase = _Phase.SECOND
-            self._events.append(Connected())  # the path is another one
-            self._ready.register(second.fileno(), select.EPOLLIN)
+            self._phase = Phase.SECOND
+            self._notices.watch(second.fileno())
             if self._closing:
                 second.close()
-            self._tell()
+            self._tell(*done, Connected())  # the path is another one
         there = second.capabilities().path
         _log.warning(
             "the session goes on over %s: %s (%d transfers complete, %d posted again)",
@@ -403,22 +384,19 @@ class FailoverTransport:
         """See to the alarm while the session moves; whether it goes on."""
         with self._lock:
             if self._orders.due():
-                self._events.append(Expired())
-                self._tell()
+                self._tell(Expired())
         return not self._closing
 
     def _add(self, events: list[Event]) -> None:
         if events:
             with self._lock:
-                self._events += events
-                self._tell()
+                self._tell(*events)
 
     def _end(self, lost: Lost) -> None:
         with self._lock:
-            self._phase = _Phase.ENDED
-            self._events.append(lost)
-            self._tell()
+            self._phase = Phase.ENDED
+            self._tell(lost)
 
-    def _tell(self) -> None:
-        os.eventfd_write(self._notice, 1)
+    def _tell(self, *events: Event) -> None:
+        self._notices.add(events)
         self._changed.notify_all()

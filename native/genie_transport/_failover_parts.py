@@ -6,6 +6,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 from genie_transport._control import Handover
@@ -15,7 +16,16 @@ from genie_transport._line import Line
 from genie_transport._transport import Transport
 from genie_transport._types import Counters, Lost, Priority, Region, Transfer
 
-__all__ = ["GREETING", "EndedError", "PortTransport", "Succeed", "converse", "greeting", "total"]
+__all__ = [
+    "GREETING",
+    "EndedError",
+    "Phase",
+    "PortTransport",
+    "Succeed",
+    "converse",
+    "greeting",
+    "total",
+]
 
 GREETING = 0
 """The greeting's operation: those of a manager count from 1."""
@@ -47,6 +57,15 @@ def _nowhere() -> DMAHandle:
     return DMAHandle(
         arena=0, offset=0, length=1, device="cpu", epoch=0, key=secrets.token_bytes(16)
     )
+
+
+class Phase(Enum):
+    """Which transport a session goes over."""
+
+    FIRST = 1
+    MOVING = 2
+    SECOND = 3
+    ENDED = 4
 
 
 class EndedError(Exception):
