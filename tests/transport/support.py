@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from genie_schemas.errors import GenieError
 from genie_transport import Limits, Listener, TransferFuture, TransferManager, connect
 
 WAIT = 20.0  # seconds; a bound on what must happen, never a measure of it
@@ -185,3 +188,10 @@ class Proxy:
         except OSError:
             return False
         return True
+
+
+def refused(action: Callable[[], Any]) -> GenieError:
+    """What `action` raises."""
+    with pytest.raises(GenieError) as caught:
+        action()
+    return caught.value
