@@ -195,3 +195,12 @@ def refused(action: Callable[[], Any]) -> GenieError:
     with pytest.raises(GenieError) as caught:
         action()
     return caught.value
+
+
+def flipped(at: int, by_dialler: bool, offset: int, data: bytes) -> bytes:
+    """For a proxy: one bit of the dialler's byte `at` changed, anything else as it is."""
+    if by_dialler and offset <= at < offset + len(data):
+        changed = bytearray(data)
+        changed[at - offset] ^= 1 << at % 8
+        return bytes(changed)
+    return data
