@@ -85,6 +85,12 @@ def kind(path: str) -> str:
 
 
 @pytest.fixture
+def turns(path: str) -> int:
+    """How often to try what goes wrong only sometimes, when each time takes a pair of its own."""
+    return 4 if path in ("dpdk-af_packet", "dpdk-af_xdp") else 20  # these make namespaces
+
+
+@pytest.fixture
 def make_pair(path: str) -> Iterator[Callable[..., Pair]]:
     """Make connected pairs over each path; all are closed afterwards."""
     made: list[TransferManager] = []
