@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,17 @@ class Ends:
         there = self.b.call("mailbox")
         taken: list[int] = self.a.call("cold", there=there, count=count + 1, pause=pause)
         return [ns / 1e3 for ns in taken[1:]]
+
+    @contextlib.contextmanager
+    def stalled(self, load: Load) -> Iterator[None]:
+        """Meanwhile a burst is under way, and the receiving end takes nothing of it."""
+        self.b.call("hold", yes=True)
+        sending = self.a.start("send", there=self._there, burst=load.burst, times=1)
+        try:
+            yield
+        finally:
+            self.b.call("hold", yes=False)
+            sending.get()
 
     def overhead(self, count: int) -> float:
         """µs of Python for each small transfer."""

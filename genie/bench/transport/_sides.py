@@ -214,6 +214,10 @@ class GenieSide:
         self.manager.deregister(src)
         return taken
 
+    def hold(self, yes: bool) -> None:
+        """Stop (True) and restart all receiving and sending."""
+        self._transport.hold(yes)
+
     def overhead(self, there: Any, count: int) -> float:
         """µs for each 64-byte transfer, submitted and completed 64 at a time."""
         dst = DMAHandle.from_json(there)
