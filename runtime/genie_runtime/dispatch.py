@@ -8,6 +8,7 @@ from functools import partial
 
 from genie_runtime.budget import Reservation
 from genie_runtime.core import Core
+from genie_runtime.execution import Execution
 from genie_runtime.ledger import Acceptance
 from genie_runtime.ledger_rules import RunKey
 from genie_runtime.mail import Wires
@@ -261,7 +262,7 @@ class Dispatch:
         session = self._core.session(request.session)
         run = session.run(request.run)
         with session.lock:
-            if run.state != "prepared":
+            if not isinstance(run, Run) or run.state != "prepared":
                 raise GenieError("GEN0416", "the run was started before, or released")
             run.state = "starting"
         outgoing = {step: DMAHandle.from_json(h) for step, h in request.outgoing.items()}
@@ -316,7 +317,7 @@ class Dispatch:
             return list(self._core.sessions.values())
 
 
-def give_up(run: Run, error: GenieError) -> None:
+def give_up(run: Execution, error: GenieError) -> None:
     """End a run whatever its state."""
     if run.state == "prepared":
         run.release()
@@ -324,7 +325,7 @@ def give_up(run: Run, error: GenieError) -> None:
         run.stop(error)
 
 
-def report(run: Run) -> RunReport:
+def report(run: Execution) -> RunReport:
     """What a run cost on this node."""
     stats = [share.stats[-1] for share in run.shares.values() if share.stats]
     totals = run.totals

@@ -10,9 +10,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from genie_runtime.execution import Execution
 from genie_runtime.kept import KeptTensors
 from genie_runtime.negotiation import Agreement
-from genie_runtime.run import QUIESCE, Run
+from genie_runtime.run import QUIESCE
 from genie_runtime.store import Upload
 from genie_schemas.errors import GenieError
 
@@ -43,11 +44,11 @@ class Session:
     links: dict[str, TransferManager] = field(default_factory=dict)
     plans: dict[str, dict[str, str]] = field(default_factory=dict)
     """Plan digest → binding (plan device → node device)."""
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Execution] = field(default_factory=dict)
     """Runs that hold memory, prepared or going on."""
     calls: dict[str, CallChannel] = field(default_factory=dict)
     """Open call channels, the longest unused first."""
-    finished: deque[Run] = field(default_factory=lambda: deque(maxlen=256))
+    finished: deque[Execution] = field(default_factory=lambda: deque(maxlen=256))
     """Runs that were started, until their client has learned how they ended."""
     pending: list[Pending] = field(default_factory=list)
     kept: KeptTensors = field(default_factory=KeptTensors)
@@ -75,7 +76,7 @@ class Session:
             raise GenieError("GEN0426", "the plan is not installed in this session")
         return found
 
-    def run(self, key: str) -> Run:
+    def run(self, key: str) -> Execution:
         """A run of this session; GEN0416 when there is none of that key."""
         with self.lock:
             found = self.runs.get(key)
@@ -83,7 +84,7 @@ class Session:
             raise GenieError("GEN0416", "the session has no such run")
         return found
 
-    def started(self, key: str) -> Run:
+    def started(self, key: str) -> Execution:
         """A run that was started, also when it has ended since; GEN0416 when there is none."""
         with self.lock:
             found = next((run for run in self.finished if run.key == key), None)
@@ -99,7 +100,7 @@ class Session:
                 del self.plans[digest]
             return found
 
-    def forget(self, run: Run) -> None:
+    def forget(self, run: Execution) -> None:
         """The client knows how the run ended."""
         with self.lock:
             if run in self.finished:
