@@ -23,7 +23,7 @@ from genie.capture.aliases import Storages
 from genie.capture.encode import Symbols, Unsupported, encode, stride_order, type_text
 from genie.capture.exporter import positional_only
 from genie.capture.inline import inline_regions
-from genie.capture.outputs import output_names
+from genie.capture.outputs import only_returned, output_names
 from genie.capture.ragged import Filled, axes, fill_up, learn
 from genie.capture.randomness import SEED, SEED_TYPE, Draws
 from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
@@ -169,7 +169,7 @@ def capture(
         tuple(walk.nodes),
         tuple(outputs),
         tuple((path, type(m).__name__) for path, m in model.named_modules(remove_duplicate=False)),
-        tuple(n for node in walk.nodes for n in node.writes() if n in walk.ragged),
+        ragged=tuple(n for node in walk.nodes for n in node.writes() if n in walk.ragged),
     )
     return Captured(graph, tensors)
 
@@ -296,10 +296,13 @@ def _call(walk: _Walk, node: fx.Node) -> None:
         if isinstance(source, fx.Node) and source in walk.tuples and isinstance(index, int):
             walk.refs[node] = walk.tuples[source][index]
             return
-    if isinstance(fake, torch.SymInt):
-        return  # a size: encoded as an expression where it is used
     name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
+    if isinstance(fake, torch.SymInt) and name != "aten.item.default":
+        return  # a size: encoded as an expression where it is used
     if name in _PROVED or (not name and isinstance(fake, torch.SymBool | bool)):
+        return
+    if name == "aten.item.default" and only_returned(node):
+        _number(walk, node)
         return
     if isinstance(fake, torch.SymBool | torch.SymFloat | bool | int | float):
         raise walk.fail(
@@ -316,6 +319,17 @@ def _call(walk: _Walk, node: fx.Node) -> None:
         walk.refs[node] = walk.refs[node.args[0]]  # type: ignore[index]
         return
     _operator(walk, node, _METADATA_IN_PLACE.get(name, name), fake)
+
+
+def _number(walk: _Walk, node: fx.Node) -> None:
+    """A number that forward takes out of a tensor and returns: the tensor, of no dimensions."""
+    source = walk.refs[node.args[0]]  # type: ignore[index]
+    assert isinstance(source, Ref)  # noqa: S101 - item's argument is a tensor
+    text = f"{walk.values[source.name].type.partition('[')[0]}[]"
+    value = Value(walk.namer("item"), text, walk.values[source.name].storage)
+    walk.values[value.name] = value
+    walk.refs[node] = Ref(value.name)
+    walk.nodes.append(Node("aten.view.default", (source, ()), (), (value,), module_of(node)))
 
 
 def _inactive(node: fx.Node, train: int) -> bool:
@@ -474,19 +488,19 @@ def _outputs(walk: _Walk) -> list[Output]:
     names = output_names(walk.program, len(user))
     outputs = []
     for name, (item, arg) in zip(names, user, strict=True):
-        if isinstance(arg, fx.Node) and isinstance(arg.meta.get("val"), torch.SymInt):
-            outputs.append(Output(name, None, walk.symbols.expr(arg.meta["val"])))
-        elif isinstance(arg, fx.Node):
-            if arg not in walk.refs:
-                raise walk.fail(
-                    "GEN0223",
-                    arg,
-                    f"the output {name} is a number that follows from sizes",
-                    "outputs are tensors, whole numbers that follow from sizes, and constants",
-                    "compute it from the shape of an output instead",
-                )
+        if isinstance(arg, fx.Node) and arg in walk.refs:
             ref = walk.refs[arg]
             outputs.append(Output(name, ref.name if isinstance(ref, Ref) else None))
+        elif isinstance(arg, fx.Node) and isinstance(arg.meta.get("val"), torch.SymInt):
+            outputs.append(Output(name, None, walk.symbols.expr(arg.meta["val"])))
+        elif isinstance(arg, fx.Node):
+            raise walk.fail(
+                "GEN0223",
+                arg,
+                f"the output {name} is a number that follows from sizes",
+                "outputs are tensors, whole numbers that follow from sizes, and constants",
+                "compute it from the shape of an output instead",
+            )
         elif isinstance(item.arg, ConstantArgument) and item.arg.value is not None:
             outputs.append(Output(name, None, encode(item.arg.value, walk.symbols, {})))
     outputs = _with_sizes(walk, outputs)

@@ -38,22 +38,11 @@ def _selected(node: fx.Node) -> Any:
     return math.prod(torch.broadcast_shapes(*(f.shape for f in fakes)))
 
 
-def _combined(node: fx.Node) -> Any:
-    """Ways to choose `r` of the operand's elements."""
-    count = node.all_input_nodes[0].meta["val"].numel()
-    r = node.args[1] if len(node.args) > 1 else 2
-    again = node.args[2] if len(node.args) > 2 else False
-    if not isinstance(count, int) or not isinstance(r, int):
-        return None
-    return math.comb(count + r - 1, r) if again and count else math.comb(count, r)
-
-
 _MOST: dict[str, Callable[[fx.Node], Any]] = {
     "aten._unique2.default": _elements,
     "aten.unique_dim.default": _elements,
     "aten.unique_consecutive.default": _elements,
     "aten.masked_select.default": _selected,
-    "aten.combinations.default": _combined,
 }
 """The most that a size of an operator's results can be, where torch knows no bound, or a wrong one
 (it takes a mask for no larger than what it selects from)."""
