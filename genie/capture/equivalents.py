@@ -164,7 +164,8 @@ def _lstsq(fake_mode: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
     m, n = a.shape[-2:]
     vector = b.dim() == 1 or (a.dim() - 1 == b.dim() and a.shape[:-1] == b.shape)
     right = () if vector else (b.shape[-1],)
-    batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-1] if vector else b.shape[:-2])
+    given = b.shape[:-1] if vector else b.shape[:-2]
+    batch = torch.broadcast_shapes(a.shape[:-2], given)  # type: ignore[no-untyped-call]
     real = a.real.dtype if a.is_complex() else a.dtype
     none = (0,)
     residuals = (*batch, *right) if m > n and driver != "gelsy" else none
