@@ -12,7 +12,7 @@ WORKERS ?= $(shell n=$$(($$(nproc) + 1)); echo $$((n > 4 ? 4 : n)))
 export GENIE_VENV PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all native-test fuzz check format bench golden-update locks clean
+.PHONY: help setup demo test test-all native-test fuzz check format opinfo bench golden-update locks clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ check: setup ## style, types, the import law, lock files
 format: setup ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+opinfo: setup ## torch's own operator tests through every path; ARGS=--write rewrites docs/coverage.md
+	@$(BIN)/python -m tests.opinfo $(ARGS)
 
 bench: setup ## measure; ARGS names suites and options
 	$(BIN)/genie bench $(ARGS)

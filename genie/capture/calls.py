@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from genie.capture.encode import Symbols, Unsupported, encode
+from genie.capture.encode import Unsupported, encode
+from genie.capture.outputs import only_returned
+from genie.capture.ragged import axes, learn
 from genie.capture.walk import Walk, module_of
 from genie.graph.ir import Node, Value
 from genie.graph.legality import mutated
@@ -67,12 +69,15 @@ def capture_call(walk: Walk, node: fx.Node) -> None:
         if isinstance(source, fx.Node) and source in walk.tuples and isinstance(index, int):
             walk.refs[node] = walk.tuples[source][index]
             return
-    if isinstance(fake, torch.SymInt):
-        return  # a size: encoded as an expression where it is used
     name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
+    if name == "aten.item.default" and only_returned(node):
+        _number(walk, node)
+        return
+    if isinstance(fake, torch.SymInt) and name != "aten.item.default":
+        return  # a size: encoded as an expression where it is used
     if name in _PROVED or (not name and isinstance(fake, torch.SymBool | bool)):
         return
-    if isinstance(fake, torch.SymBool | torch.SymFloat | bool | int | float):
+    if isinstance(fake, torch.SymInt | torch.SymBool | torch.SymFloat | bool | int | float):
         raise walk.fail(
             "GEN0220"
             if name in ("aten.item.default", "aten._local_scalar_dense.default")
@@ -87,6 +92,17 @@ def capture_call(walk: Walk, node: fx.Node) -> None:
         walk.refs[node] = walk.refs[node.args[0]]  # type: ignore[index]
         return
     _operator(walk, node, _METADATA_IN_PLACE.get(name, name), fake)
+
+
+def _number(walk: Walk, node: fx.Node) -> None:
+    """A number that forward takes out of a tensor and returns: the tensor, of no dimensions."""
+    source = walk.refs[node.args[0]]  # type: ignore[index]
+    assert isinstance(source, Ref)  # noqa: S101 - item's argument is a tensor
+    whole = walk.values[source.name]
+    value = Value(walk.namer("item"), f"{whole.type.partition('[')[0]}[]", whole.storage)
+    walk.values[value.name] = value
+    walk.refs[node] = Ref(value.name)
+    walk.nodes.append(Node("aten.view.default", (source, ()), (), (value,), module_of(node)))
 
 
 def _inactive(node: fx.Node, train: int) -> bool:
@@ -114,22 +130,25 @@ def _operator(walk: Walk, node: fx.Node, name: str, fake: Any) -> None:
             "write it with other operators, or register the model part without it",
         )
     bound = {a.name: v for a, v in zip(info.args, node.args, strict=False)} | dict(node.kwargs)
-    if info.draws(bound):
+    more = walk.draws.keyword(info, bound)
+    if more is None:
         raise walk.fail(
             "GEN0225",
             node,
             f"{shown} draws random numbers",
             "a retry would draw others",
-            "call .eval() on the model in the entry, or pass the noise as an input",
+            "call .eval() on the model in the entry, pass the noise as an input, or write "
+            "random: seeded in the spec, so that each run takes a seed",
         )
     fakes = list(fake) if isinstance(fake, list | tuple) else [fake]
-    if any(isinstance(f, torch.Tensor) and _unbacked(f, walk.symbols) for f in fakes):
+    if not learn(fakes, name, node, walk.symbols):
         raise walk.fail(
             "GEN0226",
             node,
             f"the size of {shown}'s result depends on data",
-            "memory for it cannot be planned",
-            "use torch.where or a fixed-size operator such as topk",
+            "how large it can be is not known, so that memory for it cannot be planned",
+            "bound it, with torch._check(y.shape[0] <= 100); or use torch.where, or a fixed-size "
+            "operator such as topk",
         )
     try:
         args = tuple(encode(a, walk.symbols, walk.refs) for a in node.args)
@@ -143,7 +162,7 @@ def _operator(walk: Walk, node: fx.Node, name: str, fake: Any) -> None:
         results: list[Value | None] = [None]
     else:
         results = _results(walk, node, info, fakes)
-    walk.nodes.append(Node(name, args, kwargs, tuple(results), module_of(node)))
+    walk.nodes.append(Node(name, args, (*kwargs, *more), tuple(results), module_of(node)))
     for written in mutated(walk.nodes[-1]):
         walk.written.setdefault(walk.values[written].storage, (name, node))
 
@@ -175,6 +194,8 @@ def _results(
         try:
             storage = walk.storages.of(fake, operands, copies=copies)
             value = walk.value(walk.namer(base), fake, storage)
+            if ragged := axes(fake, walk.symbols):
+                walk.ragged[value.name] = (ragged, module)
         except (Unsupported, NotImplementedError) as error:
             # Tensors without a storage: wrapped by torch.func, or of another layout.
             remedy = "use a dense tensor of a common dtype"
@@ -192,9 +213,3 @@ def _results(
 def _operands(walk: Walk, node: fx.Node) -> list[Ref]:
     refs = (walk.refs.get(n) for n in node.all_input_nodes)
     return [r for r in refs if isinstance(r, Ref)]
-
-
-def _unbacked(fake: torch.Tensor, symbols: Symbols) -> bool:
-    sizes: list[Any] = [size for size in fake.shape if isinstance(size, torch.SymInt)]
-    free = {s for size in sizes for s in size.node.expr.free_symbols}
-    return not free <= set(symbols.names)

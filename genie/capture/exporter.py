@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from genie.capture.equivalents import Equivalents
 from genie.capture.failures import diagnose
 from genie_schemas.errors import GenieError, GenieErrors, Place
 from genie_schemas.spec import Input, Spec
@@ -102,7 +103,7 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
     with torch.no_grad(), warnings.catch_warnings(), _without_torchs_log():
         warnings.simplefilter("ignore")
         try:
-            with _explicit(model, spec):
+            with _explicit(model, spec), Equivalents():
                 return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except BaseException as error:
             raise diagnose(error, model, (args, kwargs), path, shown, spec) from error

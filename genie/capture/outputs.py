@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch.utils._pytree as pytree
+from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
 from genie.graph.outputs import named_leaves
@@ -20,6 +22,26 @@ def output_names(program: ExportedProgram, count: int) -> list[str]:
         leaves = named_leaves(numbered, lambda item: isinstance(item, _Leaf))
         found = {leaf.position: name for name, leaf in leaves}
     return [found.get(i, f"output.{i}") for i in range(count)]
+
+
+def only_returned(node: fx.Node) -> bool:
+    """Whether forward does nothing with the call's number but return it.
+
+    Export's own assertions about the number (that a bool is 0 or 1) count for nothing.
+    """
+    return all(
+        user.op == "output" or (not isinstance(user.meta.get("val"), Tensor) and _asserts(user))
+        for user in node.users
+    )
+
+
+def _asserts(node: fx.Node) -> bool:
+    name = str(node.target)
+    return name.startswith("aten._assert_") or (
+        not isinstance(node.target, OpOverload)
+        and node.op == "call_function"
+        and all(_asserts(user) for user in node.users)
+    )
 
 
 class _Leaf:

@@ -8,20 +8,26 @@ filled up to that most, with its true sizes beside it, and the client cuts it
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
 from genie.capture.encode import Symbols
-from genie.graph.ir import Node, Value
+from genie.graph.ir import Node, Output, Value
 from genie_schemas.args import Arg, Named, Ref
+from genie_schemas.errors import GenieError, Place
+from genie_schemas.ragged import SUFFIX
 from genie_schemas.types import parse_type
 
-__all__ = ["Filled", "axes", "fill_up", "learn"]
+if TYPE_CHECKING:
+    from genie.capture.walk import Walk
+
+__all__ = ["axes", "learn", "with_sizes"]
 
 MOST = 2**40
 """A bound beyond this is none: no dimension of a real tensor is longer."""
@@ -35,17 +41,8 @@ def _elements(node: fx.Node) -> Any:
 def _selected(node: fx.Node) -> Any:
     """As many as the operand and its mask have elements, broadcast against each other."""
     fakes = [n.meta["val"] for n in node.all_input_nodes]
-    return math.prod(torch.broadcast_shapes(*(f.shape for f in fakes)))
-
-
-def _combined(node: fx.Node) -> Any:
-    """Ways to choose `r` of the operand's elements."""
-    count = node.all_input_nodes[0].meta["val"].numel()
-    r = node.args[1] if len(node.args) > 1 else 2
-    again = node.args[2] if len(node.args) > 2 else False
-    if not isinstance(count, int) or not isinstance(r, int):
-        return None
-    return math.comb(count + r - 1, r) if again and count else math.comb(count, r)
+    shape = torch.broadcast_shapes(*(f.shape for f in fakes))  # type: ignore[no-untyped-call]
+    return math.prod(shape)
 
 
 _MOST: dict[str, Callable[[fx.Node], Any]] = {
@@ -53,7 +50,6 @@ _MOST: dict[str, Callable[[fx.Node], Any]] = {
     "aten.unique_dim.default": _elements,
     "aten.unique_consecutive.default": _elements,
     "aten.masked_select.default": _selected,
-    "aten.combinations.default": _combined,
 }
 """The most that a size of an operator's results can be, where torch knows no bound, or a wrong one
 (it takes a mask for no larger than what it selects from)."""
@@ -95,7 +91,7 @@ def _upper(shape_env: Any, expression: Any) -> int | None:
 
 
 @dataclass(frozen=True)
-class Filled:
+class _Filled:
     """The calls that fill a value up, the filled value, and its true sizes (int64[rank])."""
 
     nodes: tuple[Node, ...]
@@ -103,9 +99,9 @@ class Filled:
     sizes: Value
 
 
-def fill_up(
+def _fill_up(
     value: Value, axis: int, module: str, name: Callable[[str], str], storage: Callable[[], int]
-) -> Filled:
+) -> _Filled:
     """Fill `value` up with zeros along `axis` to what its type says, and tell its true sizes."""
     kind = parse_type(value.type)
     extents: list[Arg] = [e if e.names else e.evaluate({}) for e in kind.shape]
@@ -131,4 +127,59 @@ def fill_up(
         Node("aten._shape_as_tensor.default", (Ref(value.name),), (), (shape,), module),
         Node("aten._to_copy.default", (Ref(shape.name),), here, (sizes,), module),
     )
-    return Filled(nodes, filled, sizes)
+    return _Filled(nodes, filled, sizes)
+
+
+def with_sizes(walk: Walk, outputs: list[Output]) -> list[Output]:
+    """Fill up the outputs whose size data decides, each with its true sizes as a further output.
+
+    Raises GenieError GEN0226 for an output with two such sizes, or one named as sizes are.
+    """
+    if not any(o.value in walk.ragged for o in outputs):
+        return outputs
+    found: list[Output] = []
+    filled: dict[str, _Filled] = {}
+    for output in outputs:
+        if output.value not in walk.ragged:
+            found.append(output)
+            continue
+        if output.value not in filled:
+            filled[output.value] = _filled(walk, output.value)
+        full = filled[output.value]
+        found.append(dataclasses.replace(output, value=full.value.name))
+        found.append(Output(output.name + SUFFIX, full.sizes.name))
+    clash = [o.name for o in outputs if o.name.endswith(SUFFIX)]
+    if clash:
+        raise GenieError(
+            "GEN0226",
+            f"the forward returns {clash[0]!r} beside an output whose size depends on data",
+            Place(file=walk.shown),
+            f"names that end in {SUFFIX} are for the sizes of such outputs",
+            "give it another name",
+        )
+    return found
+
+
+def _filled(walk: Walk, name: str) -> _Filled:
+    ragged, module = walk.ragged[name]
+    if len(ragged) > 1:
+        raise GenieError(
+            "GEN0226",
+            f"{len(ragged)} sizes of the output {name!r} depend on data",
+            Place(file=walk.shown),
+            "an output may have one such dimension",
+            "return its parts, or fill it up to a fixed size",
+        )
+    made = _fill_up(walk.values[name], ragged[0], module, walk.namer, walk.storages.apart)
+    for node in made.nodes:
+        walk.values.update({v.name: v for v in node.results if v is not None})
+    # Where its memory was used last: behind everything that may still write to it.
+    storage = walk.values[name].storage
+    uses = (
+        i
+        for i, node in enumerate(walk.nodes)
+        if any(walk.values[n].storage == storage for n in (*node.reads(), *node.writes()))
+    )
+    at = max(uses) + 1
+    walk.nodes[at:at] = made.nodes
+    return made

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from genie.capture.aliases import Storages
 from genie.capture.encode import Symbols, type_text
+from genie.capture.randomness import Draws
 from genie.graph.ir import Node, Value
 from genie_schemas.args import Arg
 from genie_schemas.errors import GenieError, Place
@@ -29,6 +30,7 @@ class Walk:
         self.spec = spec
         self.shown = shown
         self.locate = locate
+        self.draws = Draws(spec)
         self.namer = Namer()
         self.symbols = Symbols({})
         self.storages = Storages()
@@ -37,6 +39,8 @@ class Walk:
         self.tuples: dict[fx.Node, tuple[Arg, ...]] = {}
         self.values: dict[str, Value] = {}
         self.nodes: list[Node] = []
+        self.ragged: dict[str, tuple[list[int], str]] = {}
+        """Value whose size data decides → the dimensions that it decides, and the module."""
         self.written: dict[int, tuple[str, fx.Node]] = {}
         """Storage → the operator that first wrote to it, and its call."""
 

@@ -197,7 +197,7 @@ def from_data(data: Mapping[str, Any]) -> Graph:
         ),
         tuple(Output(n, v, args.decode(literal)) for n, v, literal in data["outputs"]),
         tuple((str(p), str(c)) for p, c in data["modules"]),
-        tuple(str(name) for name in data.get("ragged", ())),
+        ragged=tuple(str(name) for name in data.get("ragged", ())),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genie_schemas import args
+from genie_schemas import args, ragged, rng
 from genie_schemas.constants import ConstantFiles
 from genie_schemas.constants import digest as blake3_digest
 from genie_schemas.expr import Expr, parse
@@ -91,6 +91,7 @@ class Interpreter:
     constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     returned: dict[str, Tensor] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
+    seeded: bool = False
 
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -104,10 +105,14 @@ class Interpreter:
         steps = {step.id: step for step in self.plan.steps}
         for name in entry.steps:
             self._step(steps[name])
-        return {
+        found = {
             o.name: self.literal(o.literal) if o.value is None else self.returned[o.value]
             for o in entry.outputs
         }
+        for name, sizes in ragged.pairs(found).items():
+            if ragged.FEATURE in self.plan.requires:
+                found[name] = found[name][tuple(slice(0, n) for n in found.pop(sizes).tolist())]
+        return found
 
     def literal(self, data: Any) -> Any:
         return self._resolve(args.decode(data), {})
@@ -213,6 +218,10 @@ class Interpreter:
         function = getattr(getattr(torch.ops.aten, packet), overload)
         positional = [self._resolve(args.decode(a), env) for a in op.args]
         keywords = {k: self._resolve(args.decode(a), env) for k, a in op.kwargs.items()}
+        seed = keywords.pop(rng.KEYWORD, None)
+        if seed is not None and not self.seeded:
+            torch.manual_seed(int(seed))
+            self.seeded = True
         found = function(*positional, **keywords)
         results = list(found) if isinstance(found, list | tuple) else [found]
         for name, result in zip(op.out, results, strict=True):

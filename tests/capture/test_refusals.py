@@ -90,9 +90,25 @@ REFUSALS = {
     "item": Refusal("GEN0220", "return x * x.sum().item()", "item()"),
     "tolist": Refusal("GEN0220", "return x * x[0].tolist()[0]", "tolist()"),
     "size_from_data": Refusal("GEN0220", "n = int(x.sum())\nreturn x[:n]", "n = int(x.sum())"),
-    "boolean_mask": Refusal("GEN0226", "return x[x > 0]", "x[x > 0]", "depends on data"),
-    "nonzero": Refusal("GEN0226", "return torch.nonzero(x)", "nonzero"),
-    "unique": Refusal("GEN0226", "return torch.unique(x)", "unique"),
+    "size_without_bound": Refusal(
+        "GEN0226", "return torch.bincount(x.long().flatten())", "bincount", "torch._check"
+    ),
+    "repeated_by_data": Refusal(
+        "GEN0226", "return torch.repeat_interleave(x.long().flatten())", "repeat_interleave"
+    ),
+    "argument_from_data": Refusal(
+        "GEN0223",
+        "y = x[x > 0]\nreturn torch.zeros(y.shape[0]) + y",
+        "torch.zeros",
+        "depends on the data",
+    ),
+    "two_sizes_from_data": Refusal(
+        "GEN0226",
+        "y = x[x > 0]\nreturn y.unsqueeze(0) * y.unsqueeze(1)",
+        None,
+        "one such dimension",
+    ),
+    "named_as_sizes": Refusal("GEN0226", "return {'y': x[x > 0], 'z.sizes': x}", None, "'z.sizes'"),
     "fixed_view": Refusal("GEN0221", "return x.view(2, 6) * 2", None, "write 2 into the shape"),
     "divisible": Refusal("GEN0221", "return x.view(-1, 4)", None, "(6*b) % 4"),
     "square_root_of_a_size": Refusal(

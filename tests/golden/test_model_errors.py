@@ -89,7 +89,9 @@ CASES: dict[str, Case] = {
     "item": Case(1, line("        hidden = self.body(image) * image.max().item()\n")),
     "numpy": Case(1, line("        hidden = torch.from_numpy(image.numpy()) + 1\n")),
     "dimension-fixed": Case(1, line("        hidden = self.body(image.reshape(2, 8))\n")),
-    "data-dependent-size": Case(1, line("        hidden = self.body(image[image[:, 0] > 0])\n")),
+    "data-dependent-size": Case(
+        1, line("        hidden = self.body(image[torch.bincount(image[:, 0].long())])\n")
+    ),
     "training-mode": Case(
         1, MODEL.replace("nn.Linear(8, 8)", "nn.BatchNorm1d(8)").replace(".eval()", "")
     ),

@@ -31,6 +31,8 @@ def different(op: str, found: Sequence[Any], expected: Sequence[Any]) -> str | N
 
 def _different(op: str, found: Any, wanted: Any) -> str | None:
     if not isinstance(wanted, Tensor):
+        if isinstance(found, Tensor) and not found.dim():
+            found = found.item()  # a number out of a tensor leaves a plan as a tensor
         if isinstance(found, Tensor) or type(found) is not type(wanted):
             return f"a {type(found).__name__}, eager gives a {type(wanted).__name__}"
         if found == wanted or (isinstance(wanted, float) and math.isclose(found, wanted)):

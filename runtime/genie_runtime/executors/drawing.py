@@ -50,7 +50,7 @@ class Stream:
 
     def _generator(self) -> torch.Generator:
         if self._device.type == "cuda":
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             found: torch.Generator = torch.cuda.default_generators[self._device.index or 0]
             return found
         return torch.default_generator
