@@ -94,7 +94,7 @@ class Session:
         """Unbind plans; those that a run or a call channel still uses are not. What was unbound."""
         with self.lock:
             busy = {run.plan.digest for run in self.runs.values()}
-            busy |= {call.plan.digest for call in self.calls.values()}
+            busy |= {call.plan_digest for call in self.calls.values()}
             found = [d for d in digests if d in self.plans and d not in busy]
             for digest in found:
                 del self.plans[digest]

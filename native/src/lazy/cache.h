@@ -30,6 +30,9 @@ void set_allowed(std::unordered_set<std::string> names);
 /// The entry of a call, made at the first one with these layouts and literals.
 Entry& find_entry(const c10::OperatorHandle& op, OpInfo& info, const Stack& stack, size_t first);
 
+/// Fill a new entry by running the operator on meta tensors; throws what it throws.
+void fill(Entry& entry, const OpInfo& info, const Stack& stack, size_t first);
+
 /// The entry of a call that the recorder makes itself.
 Entry& internal_entry(const char* name, const char* overload, Stack arguments, size_t inputs,
                       const Layout& made);
