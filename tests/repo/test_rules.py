@@ -67,6 +67,7 @@ TREE = {
     "genie/model/load.py": "import torch\n",
     "genie/capture/export.py": "import torch\nfrom genie.graph import ir\n",
     "genie/plan/emit.py": "from genie.schedule import place\nfrom genie_schemas import plan\n",
+    "genie/lazy/x.py": "import torch\n",
     "genie/schedule/place.py": "from genie.graph import ir\n",
     "genie/graph/ir.py": "from genie.spec import load\n",
     "genie/spec/load.py": "from genie_schemas import plan\n",
