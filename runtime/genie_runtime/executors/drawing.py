@@ -15,6 +15,8 @@ from contextlib import contextmanager
 
 import torch
 
+from genie_runtime.executors.runs import deadline_error
+
 __all__ = ["Stream"]
 
 _LENT = threading.Lock()
@@ -29,13 +31,16 @@ class Stream:
         self._state: torch.Tensor | None = None
 
     @contextmanager
-    def drawing(self, seed: torch.Tensor, salt: str) -> Iterator[None]:
+    def drawing(self, seed: torch.Tensor, step: str, salt: str, timeout: float) -> Iterator[None]:
         """Operators inside draw from the stream, which moves on when they succeed.
 
         `seed` is int64[]; it counts at the first time only. `salt` is empty on the device that the
-        seed was sent to, and names any other: two devices never draw the same numbers.
+        seed was sent to, and names any other: two devices never draw the same numbers. Raises
+        GenieError GEN0464 when `step` does not get the generator within `timeout` seconds.
         """
-        with _LENT:
+        if not _LENT.acquire(timeout=timeout):
+            raise deadline_error(step, "waiting for the generator of random numbers")
+        try:
             generator = self._generator()
             own = generator.get_state()
             try:
@@ -47,6 +52,8 @@ class Stream:
                 self._state = generator.get_state()
             finally:
                 generator.set_state(own)
+        finally:
+            _LENT.release()
 
     def _generator(self) -> torch.Generator:
         if self._device.type == "cuda":
