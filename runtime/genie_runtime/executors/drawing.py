@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
 from genie_runtime.executors.runs import deadline_error
+from genie_schemas import args, rng
+from genie_schemas.errors import GenieError, Place
+from genie_schemas.plan import Program
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "seed_slot"]
 
 _LENT = threading.Lock()
 """Held while torch's generator is lent: executors in one process share that of the CPU."""
@@ -68,3 +71,28 @@ def _seed(seed: int, salt: str) -> int:
         return seed
     data = hashlib.sha256(f"{seed}@{salt}".encode()).digest()
     return int.from_bytes(data[:8], "big") >> 1
+
+
+def seed_slot(program: Program, index: Mapping[str, int]) -> int | None:
+    """The slot of the input that the program's ops name as their seed; None when none draws.
+
+    Raises GenieError GEN0458 when they name no input of the program.
+    """
+    for position, op in enumerate(program.ops):
+        if rng.KEYWORD not in op.kwargs:
+            continue
+        try:
+            seed = args.decode(op.kwargs[rng.KEYWORD])
+        except args.ArgError:
+            seed = None
+        slot = index.get(seed.name) if isinstance(seed, args.Ref) else None
+        if slot is None or slot >= len(program.inputs):
+            raise GenieError(
+                "GEN0458",
+                f"the program's op {position}, {op.op}, cannot be read",
+                Place(path=f"ops[{position}]"),
+                "its seed is no input of the program",
+                "check the plan with `genie plan verify`; compile it again",
+            )
+        return slot
+    return None
