@@ -203,10 +203,10 @@ def _outputs(walk: Walk) -> list[Output]:
             )
         elif isinstance(item.arg, ConstantArgument) and item.arg.value is not None:
             outputs.append(Output(name, None, encode(item.arg.value, walk.symbols, {})))
-    if not any(o.value is not None for o in outputs):
+    if not outputs:
         raise GenieError(
             "GEN0227",
-            "the forward returns no tensor",
+            "the forward returns nothing",
             Place(file=walk.shown),
             remedy="return the tensors that callers want",
         )

@@ -23,7 +23,7 @@ __all__ = ["Equivalents"]
 
 
 def _equal(input: Tensor, other: Tensor) -> Any:
-    if input.shape != other.shape:
+    if input.dim() != other.dim() or input.shape != other.shape:
         return False
     return (input == other).all().item()
 

@@ -89,6 +89,7 @@ def _run(request: dict[str, Any]) -> None:
 
     from genie.graph.outputs import named_leaves
     from genie.model.loader import load_model
+    from genie_schemas import rng
     from genie_schemas.errors.user_code import user_error
     from genie_schemas.spec import Spec
 
@@ -103,6 +104,8 @@ def _run(request: dict[str, Any]) -> None:
     model = load_model(path, request["shown"], spec, weights).requires_grad_(False)
     # A mapped file's tensors are not 64-byte aligned, and kernels round by alignment: copy.
     inputs = {name: tensor.clone() for name, tensor in load_file(request["inputs"]).items()}
+    if (seed := inputs.pop(rng.SEED, None)) is not None:
+        torch.manual_seed(int(seed))
     try:
         with torch.no_grad():
             result = call(model, inputs)

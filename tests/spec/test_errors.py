@@ -33,7 +33,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "dim-example-outside": [("example: 2", "example: 9")],
     "dim-keyword": [("  batch: {", "  class: {max: 3}\n  batch: {")],
     "shape-name": [("[batch, 3,", "[batch, a-b,")],
-    "shape-zero": [("[batch, 3,", "[batch, 0,")],
+    "shape-negative": [("[batch, 3,", "[batch, -3,")],
     "dtype": [("float32", "fp32")],
     "workload": [("workload: auto", "workload: visoin")],
     "name": [("small-residual", "../etc/passwd")],

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from genie_runtime.executors import ops
+from genie_runtime.executors.drawing import seed_slot
 from genie_runtime.executors.runs import NEVER, Stop, Stopped
 from genie_schemas import args, rng
 from genie_schemas.errors import GenieError, Place
@@ -71,7 +72,7 @@ class SlotProgram:
         index: Mapping[str, int],
     ) -> None:
         self.inputs = len(program.inputs)
-        self.seed = _seed(program, index)
+        self.seed = seed_slot(program, index)
         """Which input is the seed that its ops draw from; None when none draws."""
         self.outputs = tuple(index[v.name] for v in program.outputs)
         self._device = device
@@ -392,21 +393,6 @@ def _compile(op: Op, position: int, index: dict[str, int], device: torch.device)
     fn = getattr(target, "_op", target)
     out = slots[0] if slots else -1
     return _Call(op, fn, values, kwargs, out, None if single else tuple(slots), ())
-
-
-def _seed(program: Program, index: Mapping[str, int]) -> int | None:
-    """The slot of the input that drawing ops name as their seed."""
-    for position, op in enumerate(program.ops):
-        if rng.KEYWORD in op.kwargs:
-            try:
-                seed = args.decode(op.kwargs[rng.KEYWORD])
-            except args.ArgError as error:
-                raise _malformed(op, position, str(error)) from None
-            slot = index.get(seed.name) if isinstance(seed, args.Ref) else None
-            if slot is None or slot >= len(program.inputs):
-                raise _malformed(op, position, "its seed is no input of the program")
-            return slot
-    return None
 
 
 def _with_frees(calls: Sequence[_Call], index: Mapping[str, int], keep: set[int]) -> list[_Call]:

@@ -157,7 +157,8 @@ class StepRunner:
     def _call_once(self, step: Compute, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if step.bound.seed is None:
             return self._run_program(step, reads)
-        with self._stream.drawing(reads[step.bound.seed], step.salt):
+        seed = reads[step.bound.seed]
+        with self._stream.drawing(seed, step.id, step.salt, step.timeout):
             return self._run_program(step, reads)
 
     def _run_program(self, step: Compute, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:

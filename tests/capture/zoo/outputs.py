@@ -43,6 +43,11 @@ def literal_outputs(self: Any, x: Tensor) -> Any:
     return {"n": 3, "f": 0.5, "s": "text", "t": True, "none": None, "y": self.lin(x)}
 
 
+@function(VECTOR)
+def no_tensor_outputs(self: Any, x: Tensor) -> Any:
+    return 3, x.shape[0], torch.equal(x, x[0])
+
+
 @function(VECTOR, lin=linear)
 def size_outputs(self: Any, x: Tensor) -> Any:
     return self.lin(x), x.shape[0], x.shape[0] * 2 + 1

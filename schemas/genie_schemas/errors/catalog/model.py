@@ -122,9 +122,9 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "dimension. Use torch.where or a fixed-size variant (topk, one-hot) elsewhere.",
     ),
     "GEN0227": (
-        "model has no tensor output",
+        "model has no output",
         _FAIL,
-        "The forward returns no tensor, so there is nothing to compute.",
+        "The forward returns nothing, so there is nothing to compute.",
     ),
     "GEN0228": (
         "capture process died",
