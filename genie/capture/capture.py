@@ -23,7 +23,9 @@ from genie.capture.aliases import Storages
 from genie.capture.encode import Symbols, Unsupported, encode, stride_order, type_text
 from genie.capture.exporter import positional_only
 from genie.capture.inline import inline_regions
+from genie.capture.lower import SAME_AS
 from genie.capture.outputs import output_names
+from genie.capture.state import lost, updates
 from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
 from genie.graph.legality import mutated
 from genie.graph.liveness import live_nodes
@@ -146,6 +148,7 @@ def capture(
             raise _sub_graph(walk, node)
     outputs = _outputs(walk)
     _no_lost_mutation(walk, held)
+    outputs += updates(held, walk.written, [o.name for o in outputs])
     outputs = _drop_fresh_copies(walk, outputs)
     walk.nodes = live_nodes(walk.nodes, outputs, walk.values)
     used = {name for node in walk.nodes for name in node.reads()}
@@ -304,7 +307,8 @@ def _call(walk: _Walk, node: fx.Node) -> None:
     if name in _PASS_THROUGH or (name in _DROPOUTS and _inactive(node, _DROPOUTS[name])):
         walk.refs[node] = walk.refs[node.args[0]]  # type: ignore[index]
         return
-    _operator(walk, node, _METADATA_IN_PLACE.get(name, name), fake)
+    name = SAME_AS.get(name) or _METADATA_IN_PLACE.get(name, name)
+    _operator(walk, node, name, fake)
 
 
 def _inactive(node: fx.Node, train: int) -> bool:
@@ -419,18 +423,17 @@ def _unbacked(fake: torch.Tensor, symbols: Symbols) -> bool:
 
 
 def _no_lost_mutation(walk: _Walk, held: list[_Held]) -> None:
-    """Refuse graphs that write to the model's own tensors: export would lose it in silence."""
-    for value, kind, _ in held:
-        if value.storage in walk.written:
-            op, node = walk.written[value.storage]
-            what = "constant" if kind == "lifted" else kind
-            raise walk.fail(
-                "GEN0224",
-                node,
-                f"the forward writes to the {what} {value.name!r}",
-                f"{op} changes it, and a plan would forget the change after each run",
-                "call .eval() in the entry, or return the new value as an output",
-            )
+    """Refuse graphs that write to a lifted constant: export would lose it in silence."""
+    found = lost(held, walk.written)
+    if found is not None:
+        value, op, node = found
+        raise walk.fail(
+            "GEN0224",
+            node,
+            f"the forward writes to the constant {value.name!r}",
+            f"{op} changes it; it is no buffer of the model, so that the change would be lost",
+            "make it a buffer with register_buffer: its new value is an output of the plan then",
+        )
 
 
 def _drop_fresh_copies(walk: _Walk, outputs: list[Output]) -> list[Output]:
