@@ -20,13 +20,14 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from genie.capture.aliases import Storages
+from genie.capture.control import kind_of, lower, names_a_body
 from genie.capture.encode import Symbols, Unsupported, encode, stride_order, type_text
 from genie.capture.exporter import positional_only
 from genie.capture.inline import inline_regions
 from genie.capture.lower import SAME_AS
 from genie.capture.outputs import output_names
 from genie.capture.state import lost, updates
-from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
+from genie.graph.ir import Body, Constant, Graph, Input, Node, Output, Value
 from genie.graph.legality import mutated
 from genie.graph.liveness import live_nodes
 from genie_schemas import constants, optable
@@ -98,6 +99,15 @@ class _Walk:
         self.nodes: list[Node] = []
         self.written: dict[int, tuple[str, fx.Node]] = {}
         """Storage → the operator that first wrote to it, and its call."""
+        self.bodies: list[Body] = []
+        self.body_names = Namer()
+
+    def inside(self) -> _Walk:
+        """A walk for a graph within this one: the same sizes, and values of its own."""
+        inner = _Walk(self.program, self.spec, self.shown, self.locate)
+        inner.symbols = self.symbols
+        inner.bodies, inner.body_names = self.bodies, self.body_names
+        return inner
 
     def fail(self, code: str, node: fx.Node, message: str, cause: str, remedy: str) -> GenieError:
         module = module_of(node)
@@ -141,11 +151,7 @@ def capture(
         if item.kind in _HELD and item.arg.name in used
     }
     held = _constants(walk, names)
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            _call(walk, node)
-        elif node.op == "get_attr":
-            raise _sub_graph(walk, node)
+    _nodes(walk, program.graph)
     outputs = _outputs(walk)
     _no_lost_mutation(walk, held)
     outputs += updates(held, walk.written, [o.name for o in outputs])
@@ -163,8 +169,18 @@ def capture(
         tuple(walk.nodes),
         tuple(outputs),
         tuple((path, type(m).__name__) for path, m in model.named_modules(remove_duplicate=False)),
+        tuple(walk.bodies),
     )
     return Captured(graph, tensors)
+
+
+def _nodes(walk: _Walk, graph: fx.Graph) -> None:
+    """Append every call of a graph to the walk's nodes."""
+    for node in graph.nodes:
+        if node.op == "call_function":
+            _call(walk, node)
+        elif node.op == "get_attr" and not names_a_body(node):
+            raise _sub_graph(walk, node)
 
 
 def _sub_graph(walk: _Walk, node: fx.Node) -> GenieError:
@@ -283,6 +299,9 @@ def _constants(walk: _Walk, names: dict[str, tuple[InputKind, str]]) -> list[_He
 def _call(walk: _Walk, node: fx.Node) -> None:
     """One call_function: dropped, passed through, or made a Node."""
     fake = node.meta.get("val")
+    if kind_of(node):
+        lower(walk, node, _nodes, module_of(node))
+        return
     if node.target is operator.getitem:
         source, index = node.args
         if isinstance(source, fx.Node) and source in walk.tuples and isinstance(index, int):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from genie_schemas.control import FEATURE
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.plan import ExecutionPlan
 from genie_schemas.verify.dataflow import check_dataflow
@@ -21,7 +22,7 @@ from genie_schemas.verify.policies import check_policies
 
 __all__ = ["FEATURES", "STAGES", "peak_bytes", "verify"]
 
-FEATURES = ("compute.aten",)
+FEATURES = ("compute.aten", FEATURE)
 """What a plan may list in `requires` for this version to execute it."""
 
 MAX_ERRORS = 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from genie_schemas.args import ArgError, Named, ProgramRef, Ref, decode, walk
+from genie_schemas.control import CONTROL, FEATURE
 from genie_schemas.errors import GenieError
 from genie_schemas.expr import Expr
 from genie_schemas.plan import EntryPoint, ExecutionPlan
@@ -27,6 +28,7 @@ def _features(plan: ExecutionPlan) -> list[GenieError]:
     """State and loops must be asked for, so that a daemon without them refuses the plan."""
     used = {"compute.aten": bool(plan.programs), "state.kv": bool(plan.state)}
     used["loop.generate"] = bool(plan.loops)
+    used[FEATURE] = any(op.op in CONTROL for p in plan.programs.values() for op in p.ops)
     return [
         problem("GEN0325", "requires", f"the plan uses {feature} and does not require it")
         for feature, wanted in used.items()
