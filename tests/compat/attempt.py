@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genie.capture.state import update_name
 from genie.client import Session, connect
 from genie.client.tensors import Tensor as Bits
 from genie.plan.store import write
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.names import clean
 from tests.capture.compiling import compile_module, spec_of
+from tests.capture.reference import same_bits
 from tests.compat.inputs import BATCH, Family, Input, candidates, example
 from tests.compat.small import STYLES
 
@@ -126,11 +128,20 @@ def _failed(reached: Outcome, error: GenieError | GenieErrors) -> Outcome:
 
 
 def eager(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own result on copies of the inputs."""
+    """The model's own result on copies of the inputs, and the buffers that it changed.
+
+    The model itself stays as it was: each run of a plan starts from the same values.
+    """
     model.requires_grad_(False)
     torch.backends.mha.set_fastpath_enabled(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         found: dict[str, Tensor] = model(**{n: t.clone() for n, t in inputs.items()})
+    found = {name: tensor.clone() for name, tensor in found.items()}
+    after = model.state_dict()
+    changed = [n for n, t in before.items() if not same_bits(t, after[n])]
+    found |= {update_name(name): after[name].clone() for name in changed}
+    model.load_state_dict(before)
     return found
 
 
