@@ -25,11 +25,11 @@ demo: setup ## compile the digits example, execute its plan, compare with the mo
 
 test: setup ## every test but the long sweeps; fails under 85 % branch coverage
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -m "not sweep" -n $(WORKERS) --dist loadfile -q --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "not sweep" -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --cov --cov-report=term $(ARGS)
 
 test-all: setup ## the long sweeps too
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --cov --cov-report=term $(ARGS)
 
 native-test: setup ## the C++ tests, the fuzzers for a short while, ThreadSanitizer
 	$(BIN)/python -m pytest tests/native -q $(ARGS)

@@ -8,31 +8,30 @@ so that they need not be passed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
 from genie.capture.encode import Unsupported
 from genie.capture.inline import inline_regions
+from genie.capture.walk import Walk, module_of
 from genie.graph.ir import Body, Node, Output, Value
 from genie.graph.liveness import live_nodes
 from genie_schemas.args import Arg, ProgramRef, Ref
+from genie_schemas.errors import GenieError, InternalError
 from genie_schemas.names import clean
-
-if TYPE_CHECKING:
-    from genie.capture.capture import _Walk
 
 KINDS = {"cond": "hop.cond", "while_loop": "hop.while_loop", "scan": "hop.scan"}
 
-WalkNodes = Callable[["_Walk", fx.Graph], None]
+WalkNodes = Callable[[Walk, fx.Graph], None]
 
 
 def kind_of(node: fx.Node) -> str | None:
     """The plan's operator for a call of control flow; None for any other call."""
     if not isinstance(node.target, torch._ops.HigherOrderOperator):
         return None
-    return KINDS.get(node.target.name())
+    return KINDS.get(node.target.__name__)
 
 
 def names_a_body(node: fx.Node) -> bool:
@@ -40,10 +39,11 @@ def names_a_body(node: fx.Node) -> bool:
     return bool(node.users) and all(kind_of(user) for user in node.users)
 
 
-def lower(walk: _Walk, node: fx.Node, walk_nodes: WalkNodes, module: str) -> None:
+def lower(walk: Walk, node: fx.Node, walk_nodes: WalkNodes) -> None:
     """Append the call, and its sub-graphs as bodies. Raises GenieError GEN0223."""
-    kind = kind_of(node)
-    assert kind is not None
+    kind, module = kind_of(node), module_of(node)
+    if kind is None:
+        raise InternalError(f"{node.target} is no control flow", stage="capture")
     args: list[Arg] = []
     graphs: list[fx.GraphModule] = []
     operands: list[Any] = []
@@ -82,14 +82,14 @@ def _is_size(item: Any) -> bool:
     return isinstance(item, fx.Node) and isinstance(item.meta.get("val"), torch.SymInt)
 
 
-def _ref(walk: _Walk, node: fx.Node, item: Any) -> Arg:
+def _ref(walk: Walk, node: fx.Node, item: Any) -> Arg:
     found = walk.refs.get(item) if isinstance(item, fx.Node) else None
     if not isinstance(found, Ref):
         raise _refused(walk, node, f"it is called with {item}, which is no tensor")
     return found
 
 
-def _refused(walk: _Walk, node: fx.Node, cause: str) -> Exception:
+def _refused(walk: Walk, node: fx.Node, cause: str) -> GenieError:
     return walk.fail(
         "GEN0223",
         node,
@@ -100,7 +100,7 @@ def _refused(walk: _Walk, node: fx.Node, cause: str) -> Exception:
 
 
 def _body(
-    walk: _Walk,
+    walk: Walk,
     call: fx.Node,
     module: fx.GraphModule,
     operands: list[Any],
@@ -132,7 +132,7 @@ def _body(
 
 
 def _outputs(
-    walk: _Walk, call: fx.Node, inner: _Walk, module: fx.GraphModule, given: set[str], path: str
+    walk: Walk, call: fx.Node, inner: Walk, module: fx.GraphModule, given: set[str], path: str
 ) -> tuple[str, ...]:
     """Names of what a body returns; what it only passes on, or returns twice, is cloned."""
     found = next(n for n in module.graph.nodes if n.op == "output").args[0]
@@ -144,12 +144,28 @@ def _outputs(
         name = ref.name
         if name in given or name in names:
             fake = item.meta["val"]
-            copy = inner.value(
-                inner.namer("clone"), fake, inner.storages.of(fake, [], copies=True)
-            )
+            copy = inner.value(inner.namer("clone"), fake, inner.storages.of(fake, [], copies=True))
             inner.nodes.append(Node("aten.clone.default", (ref,), (), (copy,), path))
             name = copy.name
         names.append(name)
     return tuple(names)
 
 
+def sub_graph_error(walk: Walk, node: fx.Node) -> GenieError:
+    """The error for a graph within the graph; `node` names it."""
+    user = next(iter(node.users), node)
+    if getattr(user.target, "__name__", "") == "wrap_with_autocast":
+        return walk.fail(
+            "GEN0223",
+            user,
+            "the forward turns autocast on",
+            "which kernels then run is decided while running, not in the graph",
+            "cast in the entry, with model.bfloat16() or model.half(), or cast the tensors there",
+        )
+    return walk.fail(
+        "GEN0223",
+        node,
+        f"the forward calls {getattr(user.target, '__name__', user.target)}, with a sub-graph",
+        f"{node.target} is a graph of its own; plans carry those of cond, while_loop and scan",
+        "write it with torch.cond, torch.where or plain operators",
+    )

@@ -13,10 +13,7 @@ from collections.abc import Iterable, Mapping
 from torch import fx
 
 from genie.graph.ir import Output, Value
-from genie_schemas.names import clean
-
-PREFIX = "updated"
-"""Outputs with the new values of buffers start with this."""
+from genie.graph.outputs import UPDATED, update_name
 
 Written = Mapping[int, tuple[str, fx.Node]]
 """Storage → the operator that first wrote to it, and its call."""
@@ -36,15 +33,10 @@ def updates(
             continue
         name = update_name(value.name)
         while name in names:
-            name = f"{PREFIX}.{name}"
+            name = f"{UPDATED}.{name}"
         names.add(name)
         found.append(Output(name, value.name))
     return found
-
-
-def update_name(tensor: str) -> str:
-    """Name of the output that holds the new value of the model's tensor `tensor`."""
-    return f"{PREFIX}.{clean(tensor)}"
 
 
 def lost(

@@ -7,8 +7,6 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from genie.client.coordinate import Coordinator
 from genie.client.endpoints import assign
@@ -17,6 +15,7 @@ from genie.client.link import LoadedPlan, NodeLink, RunSpec
 from genie.client.result import RunResult
 from genie.client.tensors import Array, Tensor
 from genie_runtime.plans import view
+from genie_schemas.closing import Closing
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import RUN_ID
 from genie_schemas.reader import read_bytes, read_plan
@@ -46,7 +45,7 @@ def check_run_id(run_id: str) -> None:
         )
 
 
-class Session:
+class Session(Closing):
     """Connected nodes. Get one from `genie.client.connect`; close it, or use it with `with`.
 
         with connect() as session:
@@ -63,17 +62,6 @@ class Session:
         self._nodes = tuple(nodes)
         self._plans: dict[str, tuple[LoadedPlan, Coordinator]] = {}
         self._latest: str | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def links(self) -> list[NodeLink]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from genie_schemas.closing import Closing
 from genie_transport._errors import setup_error
 from genie_transport._wires import core
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Arena"]
 
 
-class Arena:
+class Arena(Closing):
     """Shared memory of this process: a sealed memfd, in 2 MiB pages where the machine has them.
 
     Fill it through `view`, `array` or `torch.from_dlpack(arena)`, none of which copies, and
@@ -82,14 +82,3 @@ class Arena:
     def close(self) -> None:
         """Give the memory back, unless something still uses it; then that gives it back."""
         self._core = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -21,9 +21,10 @@ import weakref
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
+from genie_schemas.closing import Closing
 from genie_schemas.errors import GenieError
 from genie_transport._datagram import DatagramTransport
 from genie_transport._device import Device, parse_device
@@ -101,7 +102,7 @@ class FabricHello:
         return cls(mac, ip, udp, datagram, credit, bool(trusted), text.decode())
 
 
-class Fabric:
+class Fabric(Closing):
     """One device, opened. Get it from `open`; close it, or use it as a context manager."""
 
     def __init__(self, device: Device, poller: Any, mac: bytes, *, trusted: bool) -> None:
@@ -319,17 +320,6 @@ class Fabric:
         with _eal:
             self._poller.stop()
         _open.discard(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @cache

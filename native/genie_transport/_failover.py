@@ -8,24 +8,30 @@ regions registered there. Orders that come in between are kept.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import os
-import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any
 
 from genie_schemas.errors import GenieError
 from genie_transport._control import Handover
-from genie_transport._errors import ProtocolViolation
-from genie_transport._failover_parts import EndedError, PortTransport, Succeed, nowhere, total
+from genie_transport._failover_orders import KeptOrders
+from genie_transport._failover_parts import (
+    GREETING,
+    EndedError,
+    Phase,
+    PortTransport,
+    Succeed,
+    converse,
+    greeting,
+    total,
+)
 from genie_transport._handshake import TrafficKeys
 from genie_transport._line import Line
+from genie_transport._notices import Notices
 from genie_transport._transport import Transport
 from genie_transport._types import (
     Capabilities,
@@ -36,7 +42,6 @@ from genie_transport._types import (
     Expired,
     Failed,
     Lost,
-    Priority,
     Region,
     Transfer,
 )
@@ -45,20 +50,12 @@ __all__ = ["FailoverTransport"]
 
 _log = logging.getLogger("genie_transport")
 _FAREWELL = 0.25  # seconds that a peer's last datagrams have when its connection has ended
-_GREETING = 0  # its operation: those of a manager count from 1
 _PROBE = 3.0  # seconds that the peer's first datagram may take
 _PROBE_STEP = 0.005
-_STEP = 0.1  # seconds between looks at the alarm while the session moves
+_STEP = 0.1  # seconds between looks at whether the first transport has ended
 # Ends of the path. After any other the peer cannot be trusted to go on.
 _PATH_ENDED = ("GEN0610", "GEN0611", "GEN0615", "GEN0640", "GEN0641")
 _UNKNOWN = Lost("GEN0610", "the path was lost", {})
-
-
-class _Phase(Enum):
-    FIRST = 1
-    MOVING = 2
-    SECOND = 3
-    ENDED = 4
 
 
 class FailoverTransport:
@@ -90,28 +87,21 @@ class FailoverTransport:
         self._succeed = succeed
         self._moved = moved
         self._patience = patience
-        self._phase = _Phase.FIRST
+        self._phase = Phase.FIRST
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._polling = threading.Lock()
-        self._regions: dict[bytes, Region] = {}
-        self._posts: dict[int, Transfer] = {}
+        self._orders = KeptOrders()
         self._asked: dict[int, int] = {}
-        self._epoch = 0
-        self._alarm: float | None = None
         self._closing = self._woken = False
         self._why: Lost | None = None
         self._peer_left = False
         self._settled = threading.Event()
         self._first_fd = first.fileno()
         self._before = Counters()
-        self._events: list[Event] = []
+        self._notices = Notices()
+        self._notices.watch(self._first_fd)
         self._line = Line(sock, control, greeting)
-        # One descriptor for whatever moves the bytes, so that event loops need not follow.
-        self._notice = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._ready = select.epoll(flags=select.EPOLL_CLOEXEC)
-        self._ready.register(self._notice, select.EPOLLIN)
-        self._ready.register(self._first_fd, select.EPOLLIN)
         path = first.capabilities().path
         self._thread = threading.Thread(
             target=self._run, name=f"genie-transfer-{path}-control", daemon=True
@@ -126,19 +116,19 @@ class FailoverTransport:
     def counters(self) -> Counters:
         second = self._second
         if second is None:
-            return self._first.counters() if self._phase is _Phase.FIRST else self._before
+            return self._first.counters() if self._phase is Phase.FIRST else self._before
         return total(self._before, second.counters())
 
     def register(self, region: Region) -> None:
         with self._lock:
-            self._regions[region.handle.key] = region
+            self._orders.register(region)
             current = self._current()
             if current is not None:
                 current.register(region)
 
     def deregister(self, region: Region) -> None:
         with self._lock:
-            self._regions.pop(region.handle.key, None)
+            self._orders.deregister(region)
             current = self._current()
         # While the session moves there is nobody who could write.
         if current is not None:
@@ -146,7 +136,7 @@ class FailoverTransport:
 
     def fence(self, epoch: int) -> None:
         with self._lock:
-            self._epoch = max(self._epoch, epoch)
+            self._orders.fence(epoch)
             current = self._current()
             if current is not None:
                 current.fence(epoch)
@@ -158,21 +148,20 @@ class FailoverTransport:
         with self._lock:
             current = self._current()
             if self._second is None:
-                self._posts[transfer.op_id] = transfer
+                self._orders.posts[transfer.op_id] = transfer
             if current is not None:
                 current.post(transfer)
 
     def cancel(self, op_id: int) -> None:
         with self._lock:
-            self._posts.pop(op_id, None)
+            self._orders.posts.pop(op_id, None)
             current = self._current()
         if current is not None:
             current.cancel(op_id)
 
     def alarm(self, delay: float) -> None:
-        at = time.monotonic() + min(delay, 3600.0)
         with self._lock:
-            self._alarm = at if self._alarm is None else min(self._alarm, at)
+            self._orders.alarm(delay)
             current = self._current()
             if current is not None:
                 current.alarm(delay)
@@ -189,7 +178,7 @@ class FailoverTransport:
         with self._lock:
             self._closing = True
             current = self._current()
-            if self._phase is _Phase.MOVING:
+            if self._phase is Phase.MOVING:
                 self._line.wake()
         if current is not None:
             current.close()
@@ -205,15 +194,15 @@ class FailoverTransport:
 
     def _current(self) -> Transport | None:
         """Who takes orders; None while the session moves, or has ended. Call it with the lock."""
-        return self._first if self._phase is _Phase.FIRST else self._second
+        return self._first if self._phase is Phase.FIRST else self._second
 
     # -- events ------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        return self._ready.fileno()
+        return self._notices.fileno()
 
     def pending(self) -> bool:
-        if self._events:
+        if self._notices:
             return True
         with self._lock:
             current = self._current()
@@ -221,35 +210,32 @@ class FailoverTransport:
 
     def poll(self, timeout: float | None) -> Sequence[Event]:
         events: Sequence[Event] = ()
-        if self._phase is _Phase.FIRST and not self._events:
+        if self._phase is Phase.FIRST and not self._notices:
             with self._polling:
-                if self._phase is _Phase.FIRST and not self._events:
+                if self._phase is Phase.FIRST and not self._notices:
                     events = self._take(self._first.poll(timeout))
             return self._deliver(events)
-        if self._phase is _Phase.MOVING and not self._events and timeout != 0:
+        if self._phase is Phase.MOVING and not self._notices and timeout != 0:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._events or self._woken or self._phase is not _Phase.MOVING,
+                    lambda: self._notices or self._woken or self._phase is not Phase.MOVING,
                     timeout,
                 )
         self._woken = False
         second = self._second
-        if second is None or self._events:
+        if second is None or self._notices:
             return self._deliver(events)
         return self._deliver(second.poll(timeout))
 
     def _deliver(self, events: Sequence[Event]) -> Sequence[Event]:
         """What happened before, and `events`; ends everything with the last event."""
-        if self._events:
+        if self._notices:
             with self._lock:
-                events = [*self._events, *events]
-                self._events = []
-                os.eventfd_read(self._notice)
+                events = [*self._notices.take(), *events]
         if events and isinstance(events[-1], Lost):
             self._thread.join()
             self._line.close()
-            self._ready.close()
-            os.close(self._notice)
+            self._notices.close()
         return events
 
     def _take(self, events: Sequence[Event]) -> list[Event]:
@@ -260,13 +246,13 @@ class FailoverTransport:
             match event:
                 case Lost():
                     lost = event  # whatever comes with it is looked at first
-                case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == _GREETING:
+                case Failed(op_id, code, _) if code in _PATH_ENDED or op_id == GREETING:
                     continue  # after the former Lost follows, and decides what becomes of it
                 case Completed(op_id) | Failed(op_id):
-                    self._posts.pop(op_id, None)
+                    self._orders.posts.pop(op_id, None)
                     found.append(event)
                 case Expired():
-                    self._alarm = None
+                    self._orders.rang()
                     found.append(event)
                 case _:
                     found.append(event)
@@ -277,8 +263,7 @@ class FailoverTransport:
         with self._lock:
             if self._closing or self._why is None:
                 self._why = lost
-            with contextlib.suppress(OSError, ValueError):  # it may have closed it
-                self._ready.unregister(self._first_fd)
+            self._notices.unwatch(self._first_fd)
             self._before = self._first.counters()
             moves = (
                 self._succeed is not None
@@ -290,7 +275,7 @@ class FailoverTransport:
                 # Number 0: nothing of it was sent, so there is nothing to ask.
                 known = self._first.outstanding()
                 self._asked = {number: op for op, number in known if number}
-            self._phase = _Phase.MOVING if moves else _Phase.ENDED
+            self._phase = Phase.MOVING if moves else Phase.ENDED
             self._line.wake()
             return [] if moves else [self._why]
 
@@ -299,7 +284,7 @@ class FailoverTransport:
     def _run(self) -> None:
         try:
             message = self._stand_by()
-            if self._phase is _Phase.MOVING:
+            if self._phase is Phase.MOVING:
                 self._move(message)
         except EndedError as error:
             self._end(error.lost)
@@ -313,8 +298,10 @@ class FailoverTransport:
     def _stand_by(self) -> tuple[int, bytes] | None:
         """Wait until the first transport has ended; what the peer said, if it was that."""
         begun = time.monotonic()
-        self._greet()
-        while self._phase is _Phase.FIRST:
+        hello = greeting()
+        self._first.register(hello.region)
+        self._first.post(hello)
+        while self._phase is Phase.FIRST:
             if not self._settled.is_set() and self._first.counters().bytes_received:
                 self._settled.set()
             heard = self._settled.is_set()
@@ -326,7 +313,7 @@ class FailoverTransport:
             if self._line.gone:
                 # The peer's farewell, and what it acknowledged before, may be on their way.
                 end = time.monotonic() + _FAREWELL
-                while self._phase is _Phase.FIRST and (left := end - time.monotonic()) > 0:
+                while self._phase is Phase.FIRST and (left := end - time.monotonic()) > 0:
                     self._line.pause(left)
                 self._end_first(Lost("GEN0610", self._line.gone, {}))
             elif not heard and time.monotonic() - begun > _PROBE:
@@ -334,27 +321,20 @@ class FailoverTransport:
                 self._end_first(Lost("GEN0615", text, {}))
         return None
 
-    def _greet(self) -> None:
-        """Send what the peer must answer: a byte for a handle that it does not have."""
-        buffer = bytearray(1)
-        region = Region(nowhere(), memoryview(buffer), False, buffer)
-        self._first.register(region)
-        self._first.post(Transfer(_GREETING, region, 0, nowhere(), Priority.DECODE))
-
     def _end_first(self, why: Lost) -> None:
         """Close the first transport and see to its last events, whether or not somebody polls."""
         with self._lock:
             self._why = self._why or why
         self._first.close()
         end = time.monotonic() + self._patience
-        while self._phase is _Phase.FIRST:
+        while self._phase is Phase.FIRST:
             if time.monotonic() >= end:
                 raise EndedError("GEN0652", "the port's session does not end")
             if not self._polling.acquire(blocking=False):
                 self._first.wake()  # whoever polls gives way
                 self._polling.acquire()
             try:
-                if self._phase is _Phase.FIRST:
+                if self._phase is Phase.FIRST:
                     self._add(self._take(self._first.poll(_STEP)))
             finally:
                 self._polling.release()
@@ -362,27 +342,7 @@ class FailoverTransport:
     def _move(self, message: tuple[int, bytes] | None) -> None:
         line, why = self._line, self._why or _UNKNOWN
         handover = Handover(line.control, why.message, list(self._asked), self._first.finished)
-        line.send(handover.start())
-        end = time.monotonic() + self._patience
-        while not handover.complete:
-            if message is None:
-                message = line.next(_STEP)
-                self._ring()
-            if message is not None:
-                try:
-                    line.send(handover.received(*message))
-                except ProtocolViolation as error:
-                    raise EndedError("GEN0631", str(error)) from None
-                message = None
-            elif self._closing:
-                raise EndedError("GEN0611", "the manager was closed")
-            elif line.gone:
-                raise EndedError(why.code, f"{why.message}; {line.gone}")
-            elif time.monotonic() >= end:
-                raise EndedError("GEN0615", "the peer did not answer when the path was lost")
-        # Not a byte may be received any more: what comes next is the next wire's.
-        if not line.flush(end - time.monotonic()):
-            raise EndedError(why.code, f"{why.message}; {line.gone or 'the peer takes nothing'}")
+        converse(line, handover, message, why, self._patience, self._glance)
         if self._peer_left:
             why = dataclasses.replace(why, message=f"the peer left it: {handover.peer_reason}")
         self._go_on(line.detach(), handover.ended or frozenset(), why)
@@ -395,60 +355,48 @@ class FailoverTransport:
         # when the peer's first frame comes would be refused, one too many would be written.
         with self._lock:
             try:
-                second = self._succeed(sock, self._prepare)
+                second = self._succeed(sock, self._orders.prepare)
             except GenieError as error:
                 sock.close()
                 raise EndedError("GEN0652", f"the next path cannot be opened: {error}") from error
-            for number in ended:
-                if self._posts.pop(self._asked[number], None) is not None:
-                    self._events.append(Completed(self._asked[number]))
-            for transfer in self._posts.values():
-                second.post(transfer)
-            if self._alarm is not None:
-                second.alarm(max(0.0, self._alarm - time.monotonic()))
+            asked = [self._asked[number] for number in ended]
+            done = [Completed(op) for op in asked if self._orders.posts.pop(op, None) is not None]
+            self._orders.repeat(second)
             self._before.switches += 1
             self._second = second
-            self._phase = _Phase.SECOND
-            self._events.append(Connected())  # the path is another one
-            self._ready.register(second.fileno(), select.EPOLLIN)
+            self._phase = Phase.SECOND
+            self._notices.watch(second.fileno())
             if self._closing:
                 second.close()
-            self._tell()
+            self._tell(*done, Connected())  # the path is another one
         there = second.capabilities().path
         _log.warning(
             "the session goes on over %s: %s (%d transfers complete, %d posted again)",
             there,
             why.message,
             len(ended),
-            len(self._posts),
+            len(self._orders.posts),
         )
-        self._posts, self._regions = {}, {}
+        self._orders.clear()
         self._moved(why.message)
 
-    def _prepare(self, second: Transport) -> None:
-        for region in self._regions.values():
-            second.register(region)
-        second.fence(self._epoch)
-
-    def _ring(self) -> None:
+    def _glance(self) -> bool:
+        """See to the alarm while the session moves; whether it goes on."""
         with self._lock:
-            if self._alarm is not None and self._alarm <= time.monotonic():
-                self._alarm = None
-                self._events.append(Expired())
-                self._tell()
+            if self._orders.due():
+                self._tell(Expired())
+        return not self._closing
 
     def _add(self, events: list[Event]) -> None:
         if events:
             with self._lock:
-                self._events += events
-                self._tell()
+                self._tell(*events)
 
     def _end(self, lost: Lost) -> None:
         with self._lock:
-            self._phase = _Phase.ENDED
-            self._events.append(lost)
-            self._tell()
+            self._phase = Phase.ENDED
+            self._tell(lost)
 
-    def _tell(self) -> None:
-        os.eventfd_write(self._notice, 1)
+    def _tell(self, *events: Event) -> None:
+        self._notices.add(events)
         self._changed.notify_all()

@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from genie_schemas.closing import Closing
 from genie_schemas.errors import GenieError
 from genie_transport._bind import Bound, bind
 from genie_transport._dial import moving, settled, transport_over, tune
@@ -76,7 +76,7 @@ class _Stranger:
     mask: int = field(default=select.POLLIN)
 
 
-class Listener:
+class Listener(Closing):
     """Accepts peers for expected sessions; one thread however many dial.
 
     Strangers cost bounded memory and time, and are told nothing about which sessions exist.
@@ -109,17 +109,6 @@ class Listener:
         weak), GEN0604 (the host does not resolve), GEN0605 (in use, or not allowed).
         """
         return cls(bind(parse_endpoint(endpoint), tls), tls)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def endpoint(self) -> str:

@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import threading
-from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from genie_schemas.closing import Closing
 from genie_transport._buffers import flat_buffer
+from genie_transport._completions import Completions, Problem
 from genie_transport._endpoint import PATHS, unknown_path
 from genie_transport._errors import TransferError, setup_error
 from genie_transport._future import TransferFuture
 from genie_transport._handle import DMAHandle
 from genie_transport._loopback import LoopbackTransport
-from genie_transport._outstanding import Operation, Outstanding
-from genie_transport._pump import Pump
+from genie_transport._outstanding import Operation
 from genie_transport._threaded import ThreadedTransport
 from genie_transport._transport import PolledTransport, Transport
-from genie_transport._types import (
-    Arrived,
-    Capabilities,
-    Completed,
-    Connected,
-    Event,
-    Expired,
-    Failed,
-    Limits,
-    Lost,
-    Priority,
-    Progressed,
-    Region,
-    Stats,
-    Transfer,
-)
+from genie_transport._types import Capabilities, Limits, Priority, Region, Stats, Transfer
 
 if TYPE_CHECKING:
     import ssl
@@ -45,11 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TransferManager"]
 
-_Problem = tuple[str, str]  # code and message
-_NOT_HERE: _Problem = ("GEN0623", "the handle is not registered on this side")
+_NOT_HERE: Problem = ("GEN0623", "the handle is not registered on this side")
 
 
-class TransferManager:
+class TransferManager(Closing):
     """One session's end of the data plane. Thread-safe; use it as a context manager or close().
 
     Get one from `open`, `connect` or `Listener.expect`. Failures of single transfers come
@@ -67,17 +49,15 @@ class TransferManager:
             transport if isinstance(transport, Transport) else ThreadedTransport(transport)
         )
         self._limits = limits
-        self._path = transport.capabilities().path
         self._epoch = epoch
         self._numbers = itertools.count(1)
         self._arenas = itertools.count(1)
-        self._lock = threading.Lock()
-        self._connected = False
-        self._regions: dict[bytes, Region] = {}
-        self._outstanding = Outstanding()
-        self._totals = Counter[str]()
-        self._lost: Lost | None = None
-        self._pump = Pump(self._transport, self._handle, f"genie-transfer-{self._path}")
+        self._ends = Completions(self._transport)
+        self._lock = self._ends.lock
+        self._pump = self._ends.pump
+        self._outstanding = self._ends.outstanding
+        self._totals = self._ends.totals
+        self._regions = self._ends.regions
 
     @classmethod
     def open(
@@ -129,17 +109,6 @@ class TransferManager:
             fabrics=fabrics,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     # -- memory ------------------------------------------------------------------------------
 
     @property
@@ -156,7 +125,7 @@ class TransferManager:
         """
         if device not in self.capabilities().devices:
             raise TransferError(
-                "GEN0621", f"the {self._path} path moves host memory, not {device!r}"
+                "GEN0621", f"the {self._ends.path} path moves host memory, not {device!r}"
             )
         flat = flat_buffer(buffer)
         handle = DMAHandle(
@@ -169,8 +138,8 @@ class TransferManager:
         )
         region = Region(handle, flat.view, flat.writable, flat.owner)
         with self._lock:
-            if self._lost is not None:
-                raise self._lost_error(self._lost)
+            if self._ends.lost is not None:
+                raise self._ends.lost_error(self._ends.lost)
             self._regions[handle.key] = region
         self._transport.register(region)
         return handle
@@ -185,12 +154,14 @@ class TransferManager:
         with self._lock:
             region = self._regions.pop(handle.key, None)
             self._outstanding.forget(handle.key)
-            if self._lost is not None:
+            if self._ends.lost is not None:
                 return
         if region is None:
-            raise TransferError("GEN0623", "the handle is not registered here", path=self._path)
+            raise TransferError(
+                "GEN0623", "the handle is not registered here", path=self._ends.path
+            )
         self._transport.deregister(region)
-        self._fail_where(region, "GEN0623", "the buffer was deregistered")
+        self._ends.fail_where(region, "GEN0623", "the buffer was deregistered")
 
     def share(self, arena: Arena) -> bool:
         """Let the peer read all of `arena` in place, as long as the connection lasts.
@@ -214,7 +185,7 @@ class TransferManager:
             old = [r for r in self._regions.values() if r.handle.epoch < epoch]
         self._transport.fence(epoch)
         for region in old:
-            self._fail_where(region, "GEN0624", f"epoch {epoch} has begun", posts=False)
+            self._ends.fail_where(region, "GEN0624", f"epoch {epoch} has begun", posts=False)
         return epoch
 
     # -- transfers ---------------------------------------------------------------------------
@@ -237,11 +208,16 @@ class TransferManager:
         change until the future is done.
         """
         future = TransferFuture(
-            next(self._numbers), dst.length, self._pump, self._cancelled, self._path, attempt
+            next(self._numbers),
+            dst.length,
+            self._pump,
+            self._ends.cancelled,
+            self._ends.path,
+            attempt,
         )
         if self._outstanding.posts >= self._limits.queue:
             self._pump.wait(
-                lambda: self._lost or self._outstanding.posts < self._limits.queue, wait
+                lambda: self._ends.lost or self._outstanding.posts < self._limits.queue, wait
             )
         with self._lock:
             region = self._regions.get(src.key)
@@ -258,7 +234,7 @@ class TransferManager:
                 # Under the lock, so that no cancellation can reach the transport before it.
                 self._transport.post(Transfer(future.op_id, region, start, dst, priority))
         if problem is not None:
-            future._finish(self._error(future, *problem))
+            future._finish(self._ends.error(future, *problem))
         elif deadline is not None:
             self._transport.alarm(deadline)
         return future
@@ -271,7 +247,7 @@ class TransferManager:
         has not been verified may already stand in the buffer: never read it before.
         """
         future = TransferFuture(
-            next(self._numbers), handle.length, self._pump, self._cancelled, self._path
+            next(self._numbers), handle.length, self._pump, self._ends.cancelled, self._ends.path
         )
         self._pump.glance()
         with self._lock:
@@ -283,7 +259,7 @@ class TransferManager:
             if problem is None and not there and region is not None:
                 self._outstanding.add(Operation(future, region, False, deadline))
         if there or problem is not None:
-            future._finish(None if problem is None else self._error(future, *problem))
+            future._finish(None if problem is None else self._ends.error(future, *problem))
         elif deadline is not None:
             self._transport.alarm(deadline)
         return future
@@ -316,15 +292,15 @@ class TransferManager:
 
     def wait_connected(self, timeout: float | None = None) -> bool:
         """Wait for the peer of an expected session. False when it did not come, or has gone."""
-        self._pump.wait(lambda: self._connected or self._lost, timeout)
-        return self._connected and self._lost is None
+        self._pump.wait(lambda: self._ends.connected or self._ends.lost, timeout)
+        return self._ends.connected and self._ends.lost is None
 
     @property
     def failure(self) -> TransferError | None:
         """Why the connection ended, or None while it has not."""
         self._pump.glance()
-        lost = self._lost
-        return None if lost is None else self._lost_error(lost)
+        lost = self._ends.lost
+        return None if lost is None else self._ends.lost_error(lost)
 
     def close(self) -> None:
         """End the connection; everything outstanding fails with GEN0611. Idempotent.
@@ -332,80 +308,16 @@ class TransferManager:
         Returns when the manager's threads and descriptors are gone; in a callback, its own thread
         goes when the callback returns.
         """
-        if self._lost is None:
+        if self._ends.lost is None:
             self._transport.close()
-            self._pump.wait(lambda: self._lost)
+            self._pump.wait(lambda: self._ends.lost)
         self._pump.join()
 
-    # -- events; one thread at a time --------------------------------------------------------
+    # -- what may be asked for ---------------------------------------------------------------
 
-    def _handle(self, events: Sequence[Event]) -> None:
-        for event in events:
-            self._dispatch(event)
-
-    def _dispatch(self, event: Event) -> None:
-        match event:
-            case Progressed(op_id, verified):
-                operation = self._outstanding.get(op_id)
-                if operation is not None:
-                    operation.future._advance(verified)
-            case Completed(op_id):
-                self._settle(op_id, None)
-            case Failed(op_id, code, message):
-                self._settle(op_id, (code, message))
-            case Arrived(key, times):
-                for _ in range(times):
-                    self._arrived(key)
-            case Connected():
-                self._path = self._transport.capabilities().path
-                self._connected = True
-            case Expired():
-                self._expire()
-            case Lost():
-                self._end(event)
-
-    def _arrived(self, key: bytes) -> None:
-        with self._lock:
-            if key not in self._regions:
-                return  # withdrawn between the last byte and this event
-            self._totals["arrivals"] += 1
-            operation = self._outstanding.arrived(key)
-        # A cancellation that comes in between has lost nothing: the next arrival() finds it.
-        if operation is not None and not operation.future._finish(None):
-            with self._lock:
-                self._outstanding.keep(key)
-
-    def _end(self, lost: Lost) -> None:
-        with self._lock:
-            self._lost = lost
-            operations = self._outstanding.take_all()
-            self._totals["failed"] += sum(o.posted for o in operations)
-            # Lets go of the buffers; arrivals that are complete can still be claimed by key.
-            self._regions = {}
-        for operation in operations:
-            operation.future._finish(self._error(operation.future, lost.code, lost.message))
-        self._pump.end()
-
-    def _expire(self) -> None:
-        with self._lock:
-            late = self._outstanding.expired()
-        for operation in late:
-            future = operation.future
-            share = f"{future.progress():.0%} of {future.length} bytes"
-            text = f"not done within {operation.deadline:g} s: {share}"
-            if operation.posted:
-                self._transport.cancel(future.op_id)
-            self._settle(future.op_id, ("GEN0613", text))
-        with self._lock:
-            left = self._outstanding.until_deadline()
-        if left is not None:
-            self._transport.alarm(left)
-
-    # -- bookkeeping -------------------------------------------------------------------------
-
-    def _check_post(self, region: Region | None, src: DMAHandle, dst: DMAHandle) -> _Problem | None:
-        if self._lost is not None:
-            return self._lost.code, self._lost.message
+    def _check_post(self, region: Region | None, src: DMAHandle, dst: DMAHandle) -> Problem | None:
+        if self._ends.lost is not None:
+            return self._ends.lost.code, self._ends.lost.message
         if region is None or src.arena != region.handle.arena:
             return _NOT_HERE
         start = src.offset - region.handle.offset
@@ -415,9 +327,9 @@ class TransferManager:
             return "GEN0628", f"the source has {src.length} bytes, the destination {dst.length}"
         return None
 
-    def _check_arrival(self, region: Region | None, handle: DMAHandle) -> _Problem | None:
+    def _check_arrival(self, region: Region | None, handle: DMAHandle) -> Problem | None:
         """Whether an arrival may be asked for at all; what has arrived outlives the connection."""
-        if region is None and self._lost is None:
+        if region is None and self._ends.lost is None:
             return _NOT_HERE
         if region is not None and region.handle != handle:
             return "GEN0625", "an arrival is waited for on a whole registered buffer"
@@ -425,48 +337,12 @@ class TransferManager:
             return "GEN0624", f"epoch {self._epoch} has begun"
         return None
 
-    def _check_wait(self, deadline: float | None) -> _Problem | None:
+    def _check_wait(self, deadline: float | None) -> Problem | None:
         """Whether an arrival that is not there yet may be waited for."""
-        if self._lost is not None:
-            return self._lost.code, self._lost.message
+        if self._ends.lost is not None:
+            return self._ends.lost.code, self._ends.lost.message
         if deadline is not None and not deadline > 0:
             return "GEN0613", "its deadline had passed before it was asked for"
         if self._outstanding.waits >= self._limits.queue:
             return "GEN0614", f"{self._outstanding.waits} arrivals are waited for already"
         return None
-
-    def _settle(self, op_id: int, problem: _Problem | None) -> None:
-        operation = self._take(op_id, "completed" if problem is None else "failed")
-        if operation is not None:
-            error = None if problem is None else self._error(operation.future, *problem)
-            operation.future._finish(error)
-
-    def _cancelled(self, future: TransferFuture) -> None:
-        operation = self._take(future.op_id, "cancelled")
-        if operation is not None and operation.posted:
-            self._transport.cancel(future.op_id)
-
-    def _take(self, op_id: int, outcome: str) -> Operation | None:
-        """Remove an operation that ends with `outcome`, and count it if it was a post."""
-        with self._lock:
-            operation = self._outstanding.take(op_id)
-            if operation is not None and operation.posted:
-                self._totals[outcome] += 1
-        return operation
-
-    def _fail_where(self, region: Region, code: str, message: str, *, posts: bool = True) -> None:
-        with self._lock:
-            ended = self._outstanding.of_region(region)
-        for operation in ended:
-            if operation.posted and not posts:
-                continue
-            if operation.posted:
-                self._transport.cancel(operation.future.op_id)
-            self._settle(operation.future.op_id, (code, message))
-
-    def _error(self, future: TransferFuture, code: str, message: str) -> TransferError:
-        context = {"bytes": future.length, "progress": round(future.progress(), 6)}
-        return TransferError(code, message, future.op_id, self._path, future.attempt, context)
-
-    def _lost_error(self, lost: Lost) -> TransferError:
-        return TransferError(lost.code, lost.message, path=self._path, context=dict(lost.context))

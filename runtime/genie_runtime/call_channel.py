@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from genie_runtime.budget import Reservation
+from genie_runtime.call_reply import LAST_WORDS, ReplySlot
 from genie_runtime.call_run import REPLY, CallRun
 from genie_runtime.core import Core
 from genie_runtime.dispatch import report
@@ -104,15 +105,12 @@ class CallChannel:
         self._outgoing: Mapping[str, DMAHandle] = {}
         layout = signature.layout
         self._request = memoryview(bytearray(layout.request_bytes))
-        self._reply = memoryview(bytearray(layout.reply_bytes))
-        self._reply_from = self.client.register(self._reply)
-        self._reply_to = reply
+        self._reply = ReplySlot(self.client, layout.reply_bytes, reply, core.telemetry)
         self._devices = sorted(session.binding(signature.plan.digest))
         self._landings: dict[str, tuple[TransferManager, DMAHandle]] = {}
         self._sequence = 0
         self._lacking = {_HEAD, *layout.inputs_apart}
         self._early: set[tuple[str, str]] = set()
-        self._sending = False
         self._closing = False
         self._strand: Strand[_Event] = Strand(self._take)
 
@@ -181,11 +179,11 @@ class CallChannel:
                 elif not self._closing:
                     self._retire("a link between daemons ended")
             case _Sent(run, error):
-                self._sending = False
+                self._reply.sending = False
                 if run is not None:
                     run.take(Posted(REPLY, error))
                 if self.closed.is_set():
-                    self._withdraw_reply()
+                    self._reply.withdraw()
             case _Tick(now):
                 if self.run is not None:
                     self.run.tick(now)
@@ -239,7 +237,7 @@ class CallChannel:
         core, session, signature = self._core, self._session, self._signature
         seconds = min(invocation.timeout_us / 1e6, core.limits.run_seconds)
 
-        def released(run: object) -> None:
+        def released() -> None:
             core.budget.release(reservation)
             with session.lock:
                 session.runs.pop(made.key, None)
@@ -252,15 +250,13 @@ class CallChannel:
             dims=signature.dims,
             deadline=time.monotonic() + seconds,
             wires=self._wires,
-            ledger=core.ledger,
-            acceptance=None,
             telemetry=core.telemetry,
             retries=core.retries,
             fence=session.ended,
-            on_released=released,
             put=lambda event: self._strand.put(_OfRun(made, event)),
         )
         made.channel = self
+        made.on_released = released
         made.state = "running"
         made.target(self._outgoing)
         for device, share in self._shares.items():
@@ -285,11 +281,11 @@ class CallChannel:
                 if at is None:
                     apart[value] = share.view(region)
                 elif region.length:
-                    self._reply[at : at + region.length] = share.view(region)
+                    self._reply.view[at : at + region.length] = share.view(region)
             # A second attempt has left regions behind that only closing gives back.
             self._closing = self._closing or share.attempt > 1
         reply = Reply(Status.DONE, self._sequence, report(run), None, self._closing)
-        reply.write(self._reply, self._devices)
+        reply.write(self._reply.view, self._devices)
         self._send(run)
         return apart
 
@@ -300,28 +296,15 @@ class CallChannel:
 
     def _answer(self, status: Status, error: GenieError, run: CallRun | None = None) -> None:
         sequence = self._sequence
-        Reply(status, sequence, None, error, last=True).write(self._reply, self._devices)
+        Reply(status, sequence, None, error, last=True).write(self._reply.view, self._devices)
         self._send(run)
 
     def _send(self, run: CallRun | None) -> None:
-        from genie_transport import Priority
-
         if run is not None:
             run.sending(REPLY)
         # A client that takes nothing must not hold the channel's memory for ever.
-        left = max(run.deadline - time.monotonic(), _LAST_WORDS) if run else _LAST_WORDS
-
-        def done(future: TransferFuture) -> None:
-            error = future.exception(0)
-            if error is None:
-                self._core.telemetry.add("bytes_out", future.length)
-            self._strand.put(_Sent(run, error))
-
-        self._sending = True
-        future = self.client.post(
-            self._reply_from, self._reply_to, priority=Priority.DECODE, deadline=left
-        )
-        future.add_done_callback(done)
+        left = max(run.deadline - time.monotonic(), LAST_WORDS) if run else LAST_WORDS
+        self._reply.send(left, lambda error: self._strand.put(_Sent(run, error)))
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -404,18 +387,8 @@ class CallChannel:
         with self._session.lock:
             self._session.calls.pop(self.key, None)
         self.closed.set()
-        if not self._sending:
-            self._withdraw_reply()
-
-    def _withdraw_reply(self) -> None:
-        from genie_transport import TransferError
-
-        with contextlib.suppress(TransferError):  # withdrawn with its connection
-            self.client.deregister(self._reply_from)
-
-
-_LAST_WORDS = 10.0
-"""Seconds that a client has to take the last reply of a channel."""
+        if not self._reply.sending:
+            self._reply.withdraw()
 
 
 def _overlap() -> GenieError:

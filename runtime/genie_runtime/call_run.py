@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from genie_runtime.execution import Execution
 from genie_runtime.mail import Event, ExecutorSaid, Posted
 from genie_runtime.ports import Failed, Finished
-from genie_runtime.run import Run
 from genie_runtime.run_errors import late, transfer_failed
 from genie_schemas.errors import GenieError
 
@@ -22,13 +22,14 @@ REPLY = "\0reply"
 """The name of the reply's head among what is posted: no step or value is called so."""
 
 
-class CallRun(Run):
+class CallRun(Execution):
     """A run whose inputs are all there. Every method is called on its channel's strand.
 
     Its regions are the channel's and stay. States: running → replying or failed → released.
     """
 
     channel: CallChannel
+    on_released: Callable[[], None]
 
     def begin(self, early: Iterable[tuple[str, str]]) -> None:
         """Start its shares; `early` (device, step) are transfers that came before the request."""
@@ -136,7 +137,7 @@ class CallRun(Run):
         self._mail.withdraw()
         if self.state == "replying":
             self._note_success()
-        self._on_released(self)
+        self.on_released()
         self.ended.set()
         self.freed.set()
 
@@ -145,11 +146,4 @@ class CallRun(Run):
             self._telemetry.add("failures")
             return
         self.state = "done"
-        self._telemetry.add("runs")
-        self._retries.succeeded()
-        busy = max(
-            (sum(s.compute_ns + s.wait_ns for s in share.stats) for share in self.shares.values()),
-            default=0,
-        )
-        spent = self.totals.ended_ns - self.totals.started_ns
-        self._telemetry.overhead(max(spent - busy, 0) // 1000)
+        self._succeeded()

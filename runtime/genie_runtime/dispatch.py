@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from genie_runtime.budget import Reservation
 from genie_runtime.core import Core
+from genie_runtime.execution import Execution
 from genie_runtime.ledger import Acceptance
 from genie_runtime.ledger_rules import RunKey
 from genie_runtime.mail import Wires
@@ -219,7 +220,7 @@ class Dispatch:
         session = self._core.session(request.session)
         run = session.run(request.run)
         with session.lock:
-            if run.state != "prepared":
+            if not isinstance(run, Run) or run.state != "prepared":
                 raise GenieError("GEN0416", "the run was started before, or released")
             run.state = "starting"
         outgoing = {step: DMAHandle.from_json(h) for step, h in request.outgoing.items()}
@@ -274,7 +275,7 @@ class Dispatch:
             return list(self._core.sessions.values())
 
 
-def give_up(run: Run, error: GenieError) -> None:
+def give_up(run: Execution, error: GenieError) -> None:
     """End a run whatever its state."""
     if run.state == "prepared":
         run.release()
@@ -282,7 +283,7 @@ def give_up(run: Run, error: GenieError) -> None:
         run.stop(error)
 
 
-def report(run: Run) -> RunReport:
+def report(run: Execution) -> RunReport:
     """What a run cost on this node."""
     stats = [share.stats[-1] for share in run.shares.values() if share.stats]
     totals = run.totals

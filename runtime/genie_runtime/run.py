@@ -8,32 +8,26 @@ them: a run has no other lock. Every wait in it ends at the run's deadline at th
 from __future__ import annotations
 
 import queue
-import random
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from genie_runtime.execution import Execution
 from genie_runtime.faults import reach
 from genie_runtime.ledger import Acceptance, Ledger
 from genie_runtime.mail import (
     Event,
     ExecutorSaid,
     InputCame,
-    Mail,
-    Posted,
-    Stop,
     TransferCame,
     Wires,
 )
 from genie_runtime.outputs import OutputRecord, StoredOutputs
-from genie_runtime.plans import Hop, InstalledPlan, concrete
-from genie_runtime.ports import Failed, Finished, Ready, RunEvent
-from genie_runtime.run_errors import attempted, late, step_of, transfer_failed
-from genie_runtime.share import ShareRun
+from genie_runtime.plans import InstalledPlan, concrete
+from genie_runtime.ports import Failed, Finished
+from genie_runtime.run_errors import late, transfer_failed
 from genie_runtime.telemetry import RetryBudget, Telemetry
 from genie_schemas.errors import GenieError, GenieErrors
 
@@ -45,19 +39,9 @@ QUIESCE = 180.0
 the middle of a long operator, when it ends; a worker that hangs is ended by its supervisor."""
 
 _TICK = 0.5
-_NO_MEMORY = 0.05
-"""Seconds until an attempt looks again whether its memory came free."""
 
 
-@dataclass
-class Totals:
-    """What the run cost, in nanoseconds, for its report."""
-
-    started_ns: int = 0
-    ended_ns: int = 0
-
-
-class Run:
+class Run(Execution):
     """A prepared run. `drive` carries it out; the other methods may be called by any thread."""
 
     def __init__(
@@ -75,36 +59,23 @@ class Run:
         retries: RetryBudget,
         fence: Callable[[], GenieError | None],
         on_released: Callable[[Run], None],
-        put: Callable[[Event], None] | None = None,
     ) -> None:
-        """`put` takes the run's events when it is not `drive` that acts on them."""
-        self.key = secrets.token_hex(16)
-        self.run_id = run_id
-        self.plan = plan
-        self.entrypoint = entrypoint
-        self.shares: dict[str, ShareRun] = {}
-        """By plan device; filled by whoever admits the run."""
-        self.dims = dims
-        self.deadline = deadline
-        self.created = time.monotonic()
-        self.state = "prepared"
-        self.error: GenieError | None = None
-        self.totals = Totals()
-        self.ended = threading.Event()
-        """It is known how the run ended."""
-        self.freed = threading.Event()
-        """Its memory is free, and nobody uses its plan any more."""
-        self._wires = wires
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        super().__init__(
+            run_id,
+            plan,
+            entrypoint,
+            dims=dims,
+            deadline=deadline,
+            wires=wires,
+            telemetry=telemetry,
+            retries=retries,
+            fence=fence,
+            put=self._events.put,
+        )
         self._ledger = ledger
         self._acceptance = acceptance
-        self._telemetry = telemetry
-        self._retries = retries
-        self._fence = fence
         self._on_released = on_released
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._put = put or self._events.put
-        self._mail = Mail(self._put, telemetry)
-        self._outgoing: Mapping[str, DMAHandle] = {}
         self._outputs: Mapping[str, DMAHandle] = {}
         self._stored: StoredOutputs | None = None
         self._released = False
@@ -149,11 +120,6 @@ class Run:
         share = next(s for s in self.shares.values() if value in s.outputs)
         return share.view(share.outputs[value])
 
-    @property
-    def transfer_ns(self) -> int:
-        """Nanoseconds that its posts took, added up: they overlap."""
-        return self._mail.transfer_ns
-
     # -- the run ----------------------------------------------------------------------------
 
     def start(self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]) -> None:
@@ -163,10 +129,6 @@ class Run:
         )
         thread.daemon = True
         thread.start()
-
-    def stop(self, error: GenieError) -> None:
-        """End the run with `error`, wherever it stands; nothing is published after that."""
-        self._put(Stop(error))
 
     def drive(
         self, outgoing: Mapping[str, DMAHandle], outputs: Mapping[str, DMAHandle]
@@ -201,10 +163,6 @@ class Run:
                 self._handle(event)
             self._restart_due()
 
-    def _complete(self) -> bool:
-        done = all(s.state == "finished" for s in self.shares.values())
-        return done and not self._mail.pending
-
     def _next(self) -> Event | None:
         now = time.monotonic()
         if now >= self.deadline:
@@ -215,95 +173,6 @@ class Run:
             return self._events.get(timeout=max(until - now, 0.0005))
         except queue.Empty:
             return None
-
-    def _handle(self, event: Event) -> None:
-        match event:
-            case Stop(error):
-                raise error
-            case InputCame(device, name, error) | TransferCame(device, name, error) if (
-                error is not None
-            ):
-                raise transfer_failed(name, error)
-            case Posted(step, error):
-                self._mail.posted(step)
-                if error is not None:
-                    raise transfer_failed(step, error)
-            case InputCame(device, name, _):
-                self.shares[device].lacking.discard(name)
-                self._start_when_ready(self.shares[device])
-            case TransferCame(device, step, _):
-                self.shares[device].deliver(step)
-            case ExecutorSaid(device, attempt, what):
-                if attempt == self.shares[device].attempt:
-                    self._executor_event(self.shares[device], what)
-
-    def _start_when_ready(self, share: ShareRun) -> None:
-        if share.state in ("waiting", "backoff") and not share.lacking:
-            attempt = share.attempt + 1
-
-            def on_event(event: RunEvent) -> None:
-                self._put(ExecutorSaid(share.share.device, attempt, event))
-
-            try:
-                share.start(self.plan.digest, self.entrypoint, on_event)
-            except GenieError as error:
-                if error.code != "GEN0472" or not share.attempt:
-                    raise
-                share.state, share.restart_at = "backoff", time.monotonic() + _NO_MEMORY
-                return
-            self._telemetry.add("attempts")
-
-    def _executor_event(self, share: ShareRun, event: RunEvent) -> None:
-        match event:
-            case Ready(step):
-                hop = share.share.outgoing.get(step)
-                if hop is not None and step not in share.sent:
-                    share.sent.add(step)
-                    self._send(share, hop)
-            case Finished(stats):
-                share.stats.append(stats)
-                share.state = "finished"
-            case Failed(error, retryable):
-                self._retry(share, error, retryable)
-
-    def _send(self, share: ShareRun, hop: Hop) -> None:
-        source = share.view(share.outgoing[hop.step])
-        target = self.shares.get(hop.dst)
-        if target is not None and hop.step not in self._wires.peers:
-            landing = target.view(target.incoming[hop.step])
-            if landing.nbytes != source.nbytes:  # both sizes come from the same type and dims
-                raise transfer_failed(hop.step, ValueError("the two ends differ in length"))
-            landing[:] = source
-            self._telemetry.add("local_bytes", source.nbytes)
-            target.deliver(hop.step)
-            return
-        if not source.nbytes:
-            return
-        handle = self._outgoing.get(hop.step)
-        if handle is None:
-            raise transfer_failed(hop.step, KeyError("the client named no destination"))
-        peer = self._wires.peers[hop.step]
-        self._mail.post(peer, source, handle, hop.step, hop.priority, self.deadline)
-
-    # -- failure ----------------------------------------------------------------------------
-
-    def _retry(self, share: ShareRun, error: GenieError, retryable: bool) -> None:
-        policy = share.share.policy(step_of(error))
-        wanted = retryable or error.code in policy.retry_on
-        if not wanted or share.attempt >= policy.max_attempts or not self._retries.take():
-            share.state = "finished"
-            raise attempted(error, share.attempt)
-        self._telemetry.add("retries")
-        # Exponential, with full jitter in its upper half, so that many runs do not come at once.
-        base = min(policy.backoff_ms / 1000 * 2 ** (share.attempt - 1), 2.0)
-        share.restart_at = time.monotonic() + base * random.uniform(0.5, 1.0)  # noqa: S311
-        share.state = "backoff"
-
-    def _restart_due(self) -> None:
-        now = time.monotonic()
-        for share in self.shares.values():
-            if share.state == "backoff" and now >= share.restart_at:
-                self._start_when_ready(share)
 
     # -- publication and the end ------------------------------------------------------------
 
@@ -360,12 +229,7 @@ class Run:
 
     def _finish(self) -> None:
         if self.error is None:
-            self._telemetry.add("runs")
-            self._retries.succeeded()
-            busy = max((sum(s.compute_ns + s.wait_ns for s in share.stats) for share in
-                        self.shares.values()), default=0)  # fmt: skip
-            spent = self.totals.ended_ns - self.totals.started_ns
-            self._telemetry.overhead(max(spent - busy, 0) // 1000)
+            self._succeeded()
             self.state = "done"
             if self._wires.client is not None:
                 self.release()

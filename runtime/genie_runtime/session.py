@@ -9,8 +9,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from genie_runtime.execution import Execution
 from genie_runtime.negotiation import Agreement
-from genie_runtime.run import QUIESCE, Run
+from genie_runtime.run import QUIESCE
 from genie_runtime.store import Upload
 from genie_schemas.errors import GenieError
 
@@ -41,11 +42,11 @@ class Session:
     links: dict[str, TransferManager] = field(default_factory=dict)
     plans: dict[str, dict[str, str]] = field(default_factory=dict)
     """Plan digest → binding (plan device → node device)."""
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Execution] = field(default_factory=dict)
     """Runs that hold memory, prepared or going on."""
     calls: dict[str, CallChannel] = field(default_factory=dict)
     """Open call channels, the longest unused first."""
-    finished: deque[Run] = field(default_factory=lambda: deque(maxlen=256))
+    finished: deque[Execution] = field(default_factory=lambda: deque(maxlen=256))
     """Runs that were started, until their client has learned how they ended."""
     pending: list[Pending] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -71,7 +72,7 @@ class Session:
             raise GenieError("GEN0426", "the plan is not installed in this session")
         return found
 
-    def run(self, key: str) -> Run:
+    def run(self, key: str) -> Execution:
         """A run of this session; GEN0416 when there is none of that key."""
         with self.lock:
             found = self.runs.get(key)
@@ -79,13 +80,13 @@ class Session:
             raise GenieError("GEN0416", "the session has no such run")
         return found
 
-    def started(self, key: str) -> Run:
+    def started(self, key: str) -> Execution:
         """A run that was started, also when it has ended since; GEN0416 when there is none."""
         with self.lock:
             found = next((run for run in self.finished if run.key == key), None)
         return found if found is not None else self.run(key)
 
-    def forget(self, run: Run) -> None:
+    def forget(self, run: Execution) -> None:
         """The client knows how the run ended."""
         with self.lock:
             if run in self.finished:

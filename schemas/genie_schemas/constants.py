@@ -18,6 +18,7 @@ from typing import Any
 
 import blake3
 
+from genie_schemas.closing import Closing
 from genie_schemas.errors import GenieError, Place
 
 CHUNK = 4 * 1024 * 1024
@@ -136,7 +137,7 @@ def _entry(path: Path, name: str, item: Any, offset: int, data_bytes: int) -> Te
     return TensorEntry(dtype, tuple(shape), offset + start, offset + end)
 
 
-class ConstantFiles:
+class ConstantFiles(Closing):
     """The safetensors files of one folder, opened beneath it without following links.
 
     `view("name.<16 hex>.safetensors#key")` returns the tensor's bytes, mapped and not copied.
@@ -146,12 +147,6 @@ class ConstantFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open: dict[str, tuple[mmap.mmap, dict[str, TensorEntry]]] = {}
-
-    def __enter__(self) -> ConstantFiles:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Forget the files; a map that is still viewed is unmapped with its last view."""

@@ -1,8 +1,8 @@
 """Control flow in programs: calls of other programs, decided by values while running.
 
-    hop.cond        [pred, {program}, {program}, [operands]]         the first when pred is true
-    hop.while_loop  [{program}, {program}, [carried], [others]]      condition, body
-    hop.scan        [{program}, [carried], [scanned], [others]]      one turn for each index of dim 0
+    hop.cond        [pred, {program}, {program}, [operands]]       the first when pred is true
+    hop.while_loop  [{program}, {program}, [carried], [others]]    condition, body
+    hop.scan        [{program}, [carried], [scanned], [others]]    one turn for each index of dim 0
 
 The called program's inputs are the operands in this order (of a scan: one slice of each scanned
 value). A body's outputs are the new carried values; a scan's body returns, after them, what each

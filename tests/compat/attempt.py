@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genie.capture.state import update_name
 from genie.client import Session, connect
 from genie.client.tensors import Tensor as Bits
+from genie.graph.outputs import update_name
 from genie.plan.store import write
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.names import clean

@@ -71,7 +71,7 @@ def group_of(inputs: Mapping[str, Input]) -> str:
     text = any(name.endswith("input_ids") or name == "bbox" for name in inputs)
     sight = any(name.startswith(("pixel", "flattened")) for name in inputs)
     sound = any(name in ("input_features", "input_values", "spectrogram") for name in inputs)
-    if sight and "input_ids" in inputs or (sound and "input_ids" in inputs):
+    if (sight and "input_ids" in inputs) or (sound and "input_ids" in inputs):
         return "multi-modal"
     if sight:
         return "vision"

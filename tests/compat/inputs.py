@@ -23,8 +23,8 @@ def floats(*shape: int) -> Input:
     return {"dtype": "float32", "shape": [BATCH, *shape]}
 
 
-def ones(length: int = TEXT) -> Input:
-    return {"dtype": "int64", "shape": [BATCH, length], "low": 1, "high": 2}
+def ones(*shape: int) -> Input:
+    return {"dtype": "int64", "shape": [BATCH, *(shape or (TEXT,))], "low": 1, "high": 2}
 
 
 def candidates(model: nn.Module, config: Any) -> Iterator[dict[str, Input]]:
@@ -38,7 +38,11 @@ def candidates(model: nn.Module, config: Any) -> Iterator[dict[str, Input]]:
     decoder = {"decoder_input_ids": ids(4)}
     frames = 2 * _field(config, "max_source_positions", 32)
     groups: list[dict[str, Input]] = [
-        {**text, "pixel_values": pixels, "pixel_mask": {**ones(size), "shape": [BATCH, size, size]}},
+        {
+            **text,
+            "pixel_values": pixels,
+            "pixel_mask": {**ones(size), "shape": [BATCH, size, size]},
+        },
         {**text, "pixel_values": pixels, **decoder},
         {**text, "pixel_values": pixels},
         {**text, "input_features": floats(mels, frames)},
@@ -102,7 +106,9 @@ class Family(nn.Module):
         super().__init__()
         self.model = model
         taken = inspect.signature(model.forward).parameters
-        self.fixed = {n: v for n, v in {"use_cache": False, "return_dict": True}.items() if n in taken}
+        self.fixed = {
+            n: v for n, v in {"use_cache": False, "return_dict": True}.items() if n in taken
+        }
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         found = self.model(**inputs, **self.fixed)

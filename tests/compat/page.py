@@ -19,7 +19,8 @@ with random weights, captured, written as a plan, parsed strictly, verified, and
 runtime; then its outputs were compared with eager execution.
 
 - *same bits*: every output has eager's bits. *1e-5*: within 1e-5, absolute plus relative.
-- *batch*: *any* is one plan for every batch size, tried at 1 and 3; *fixed* is a plan for a batch of 2.
+- *batch*: *any* is one plan for every batch size, tried at 1 and 3; *fixed* is one for a batch of
+  2.
 - Families are those of transformers {transformers}, one a folder of its models, each with a small
   configuration that `tests/compat/small.py` derives from the meaning of its fields.
 """
@@ -78,8 +79,8 @@ def _untried(rows: Sequence[Outcome]) -> list[str]:
         "## Not tried",
         "",
         "These did not get as far as running eagerly under the rules, which says nothing of plans:",
-        "the rules' small configuration does not fit, a package is missing, or no usual combination",
-        "of inputs fits the forward.",
+        "the small configuration does not fit, a package is missing, or no usual combination of",
+        "inputs fits the forward.",
         "",
         "| family | why |",
         "|---|---|",

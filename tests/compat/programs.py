@@ -77,9 +77,7 @@ def attempt_program(name: str, session: Session) -> Outcome:
 def cond(self: Any, x: Tensor) -> Any:
     rows = x.shape[0]
     ramp = torch.arange(rows, dtype=x.dtype)[:, None]
-    return torch.cond(
-        x.sum() > 0, lambda y: self.a(y) + 1, lambda y: self.b(y).relu() * ramp, (x,)
-    )
+    return torch.cond(x.sum() > 0, lambda y: self.a(y) + 1, lambda y: self.b(y).relu() * ramp, (x,))
 
 
 @program(a=linear)
@@ -107,9 +105,7 @@ def while_loop_of_layers(self: Any, x: Tensor) -> Any:
     def body(i: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return i + 1, torch.tanh(self.a(y))
 
-    return while_loop(
-        lambda i, y: i < 5, body, (torch.zeros((), dtype=torch.int64), x)
-    )
+    return while_loop(lambda i, y: i < 5, body, (torch.zeros((), dtype=torch.int64), x))
 
 
 @program()
@@ -214,15 +210,22 @@ def views(self: Any, x: Tensor) -> Any:
     return y.t(), right.flip(0), y.unfold(1, 3, 2), y.view(-1, 2, 3).transpose(1, 2), y[:, ::2]
 
 
-@program(
-    {"ids": ids(5)},
-    words=lambda: nn.Embedding(100, 8),
-    mid=lambda: nn.Linear(8, 8),
-    head=lambda: nn.Linear(8, 100, bias=False),
-)
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(100, 8)
+        self.mid = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 100, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found: Tensor = self.head(self.mid(self.words(ids)))
+        return found
+
+
+@program({"ids": ids(5)}, net=Tied)
 def tied_weights(self: Any, ids: Tensor) -> Any:
-    self.head.weight = self.words.weight
-    return self.head(self.mid(self.words(ids)))
+    return self.net(ids)
 
 
 # -- masks and sizes ---------------------------------------------------------------------------
@@ -326,8 +329,13 @@ def int8_dynamic_linear(self: Any, x: Tensor) -> Any:
 
 @program(
     {"x": floats(32)},
-    w=lambda: torch.arange(-512, 512, dtype=torch.int64).remainder(255).sub(127).to(torch.int8)
-    .view(32, 32),
+    w=lambda: (
+        torch.arange(-512, 512, dtype=torch.int64)
+        .remainder(255)
+        .sub(127)
+        .to(torch.int8)
+        .view(32, 32)
+    ),
     scale=lambda: torch.full((32,), 0.125, dtype=torch.bfloat16),
 )
 def int8_packed_linear(self: Any, x: Tensor) -> Any:
@@ -345,7 +353,11 @@ def weight_observed_by_fake_quantisation(self: Any, x: Tensor) -> Any:
 @program()
 def linear_algebra(self: Any, x: Tensor) -> Any:
     square = x.t() @ x + torch.eye(6)
-    return torch.linalg.cholesky(square), torch.linalg.solve(square, x.t()), torch.linalg.det(square)
+    return (
+        torch.linalg.cholesky(square),
+        torch.linalg.solve(square, x.t()),
+        torch.linalg.det(square),
+    )
 
 
 @program({"x": floats(5, 6)}, net=lambda: nn.LSTM(6, 4, 2, bidirectional=True, batch_first=True))

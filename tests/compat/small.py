@@ -83,9 +83,7 @@ VALUES: dict[str, int] = {
     "num_query_tokens": 4,
     "num_labels": 3,
     "pretrain_image_size": IMAGE,
-    **dict.fromkeys(
-        ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4
-    ),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token"), 2),
     **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "num_shared_experts"), 1),
     "codebook_size": 32,
@@ -187,5 +185,7 @@ def _nested(kind: type[Any]) -> dict[str, type[Any]]:
             default = kind()
         except Exception:  # it has no default: its fields must be given
             return found
-        found |= {n: type(part) for n in declared if (part := getattr(default, n, None)) is not None}
+        found |= {
+            n: type(part) for n in declared if (part := getattr(default, n, None)) is not None
+        }
     return {n: c for n, c in found.items() if dataclasses.is_dataclass(c)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from genie_schemas.verify import peak_bytes, verify
 from tests.capture.compiling import Compiled, compile_module, spec_of
 
 Data = dict[str, Any]
+Change = Callable[[Data], None]
 
 
 class Net(nn.Module):
@@ -122,3 +124,29 @@ def insert(plan: Data, at: int, step: Data) -> None:
 def reordered(plan: Data) -> None:
     """Let the entry point run its steps in the order of the plan."""
     plan["entrypoints"]["forward"]["steps"] = [s["id"] for s in plan["steps"]]
+
+
+class Attacks:
+    """The attacks of one module: each changes a plan in place, and is refused with its code."""
+
+    def __init__(self) -> None:
+        self.cases: dict[str, tuple[str, Change]] = {}
+
+    def __call__(self, code: str) -> Callable[[Change], Change]:
+        """Decorates an attack."""
+
+        def add(change: Change) -> Change:
+            assert change.__name__ not in self.cases
+            self.cases[change.__name__] = (code, change)
+            return change
+
+        return add
+
+    def check(self, name: str) -> None:
+        """Attack the original, however well the change is hidden."""
+        code, change = self.cases[name]
+        plan = data()
+        change(plan)
+        assert json.dumps(plan) != json.dumps(data()), "the attack changed nothing"
+        found = codes(sealed(plan))
+        assert code in found, found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genie_transport import Fabric, Limits, TransferManager
+from genie_transport import Fabric, Limits, Listener, TransferManager
 from genie_transport._fabric_pair import FABRIC_PATHS, missing
 from genie_transport.testing import PATHS, pair
 from tests.transport.certificates import CLIENT, SERVER, Authority, context
@@ -85,6 +85,12 @@ def kind(path: str) -> str:
 
 
 @pytest.fixture
+def turns(path: str) -> int:
+    """How often to try what goes wrong only sometimes, when each time takes a pair of its own."""
+    return 4 if path in ("dpdk-af_packet", "dpdk-af_xdp") else 20  # these make namespaces
+
+
+@pytest.fixture
 def make_pair(path: str) -> Iterator[Callable[..., Pair]]:
     """Make connected pairs over each path; all are closed afterwards."""
     made: list[TransferManager] = []
@@ -97,3 +103,11 @@ def make_pair(path: str) -> Iterator[Callable[..., Pair]]:
     yield make
     for manager in made:
         manager.close()
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Listener]:
+    """Listens at a Unix socket, or on loopback."""
+    endpoint = f"unix://{tmp_path}/l.sock" if request.param == "unix" else "tcp://127.0.0.1:0"
+    with Listener.open(endpoint) as opened:
+        yield opened

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from genie_schemas.errors import GenieError
 from genie_transport import Limits, Listener, TransferFuture, TransferManager, connect
 
 WAIT = 20.0  # seconds; a bound on what must happen, never a measure of it
@@ -185,3 +188,19 @@ class Proxy:
         except OSError:
             return False
         return True
+
+
+def refused(action: Callable[[], Any]) -> GenieError:
+    """What `action` raises."""
+    with pytest.raises(GenieError) as caught:
+        action()
+    return caught.value
+
+
+def flipped(at: int, by_dialler: bool, offset: int, data: bytes) -> bytes:
+    """For a proxy: one bit of the dialler's byte `at` changed, anything else as it is."""
+    if by_dialler and offset <= at < offset + len(data):
+        changed = bytearray(data)
+        changed[at - offset] ^= 1 << at % 8
+        return bytes(changed)
+    return data

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -40,6 +41,7 @@ from tests.transport.support import (
     Proxy,
     code_of,
     eventually,
+    flipped,
     held,
     session,
 )
@@ -228,15 +230,7 @@ def test_bit_flips_at_every_byte(tmp_path: Path) -> None:
     begin, length = measure(tmp_path)
     outcomes: dict[tuple[str | None, str | None], int] = {}
     for position in range(begin, begin + length):
-
-        def flip(by_dialler: bool, offset: int, data: bytes, at: int = position) -> bytes:
-            if by_dialler and offset <= at < offset + len(data):
-                changed = bytearray(data)
-                changed[at - offset] ^= 1 << at % 8
-                return bytes(changed)
-            return data
-
-        with Proxy(tmp_path, flip) as proxy:
+        with Proxy(tmp_path, partial(flipped, position)) as proxy:
             posted, arrived, _, _ = exchange(tmp_path, proxy)
         assert posted is not None, position
         assert arrived is not None, position

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.transport.support import (
     Proxy,
     code_of,
     eventually,
+    flipped,
     session,
     transfer_threads,
 )
@@ -82,15 +84,7 @@ def test_tcp_answer_cut_at_every_byte(tmp_path: Path, sealed: bool) -> None:
 def test_tcp_bit_flips_at_every_byte(tmp_path: Path, sealed: bool) -> None:
     outcomes: dict[tuple[str | None, str | None], int] = {}
     for position in range(HELLO, HELLO + frame(sealed)):
-
-        def flip(by_dialler: bool, offset: int, data: bytes, at: int = position) -> bytes:
-            if by_dialler and offset <= at < offset + len(data):
-                changed = bytearray(data)
-                changed[at - offset] ^= 1 << at % 8
-                return bytes(changed)
-            return data
-
-        with Proxy(tmp_path, flip) as proxy:
+        with Proxy(tmp_path, partial(flipped, position)) as proxy:
             posted, arrived, _ = exchange(tmp_path, proxy, sealed)
         assert posted is not None, position
         assert arrived is not None, position

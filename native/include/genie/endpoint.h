@@ -98,6 +98,7 @@ class Endpoint {
   void nudge();  // wakes it in any case
   void sleep(std::unique_lock<std::mutex>& hold);
   bool spin(std::vector<Event>& out, std::int64_t deadline);
+  bool doze(std::int64_t limit_ns);
   bool interrupted();
 
   EventQueue events_;
@@ -118,6 +119,7 @@ class Endpoint {
   std::atomic<bool> spins_{false};
   bool ended_ = false;
   bool leased_ = false;  // drivers come and go; the peer need not ring
+  bool dozing_ = false;  // one of them sleeps until the peer rings
   std::int64_t heard_ = 0;
   std::int64_t spoke_ = 0;
   std::int64_t alarm_ = 0;             // 0: none

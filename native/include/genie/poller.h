@@ -125,6 +125,8 @@ class Poller {
   Nanos next_deadline(Nanos now);
   void remove(Channel& channel);
   bool drive(Channel& channel, std::vector<Event>& out, std::int64_t timeout_ns);
+  bool spin(Channel& channel, std::vector<Event>& out, Nanos limit);
+  void wait(int own, Nanos until, bool port);
   void sleep(Nanos until, bool port);
   void kick();
   void rouse();
@@ -144,6 +146,7 @@ class Poller {
   std::atomic<Nanos> driven_until_{0};
   std::atomic<bool> lingering_{false};  // asleep for a moment: somebody else drives
   std::atomic<bool> asleep_{false};     // asleep until there is work
+  std::atomic<bool> dozing_{false};     // somebody who waits for events watches the port
   std::atomic<bool> stop_{false};
   int wake_fd_ = -1;
   int owner_pid_;

@@ -136,6 +136,7 @@ class UcxWire final : public Wire, private UcxSink {
   static constexpr std::uint64_t kAhead = 256;      // messages sent beyond the oldest under way
   static constexpr std::uint64_t kMaxHeld = 1024;   // of what UCX delivers out of order
   static constexpr std::size_t kMaxOffers = 64;
+  static constexpr std::uint64_t kTurn = 1u << 20;  // bytes before the other direction has its turn
 
   struct Slot {
     UcxTag tag{};

@@ -1,4 +1,5 @@
 // How an endpoint is driven: by whoever waits for its events, else by its own thread.
+#include <poll.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -37,11 +38,50 @@ bool Endpoint::poll(std::vector<Event>& out, std::int64_t timeout_ns) {
   const std::int64_t begin = now_ns();
   const std::int64_t deadline =
       timeout_ns < 0 || timeout_ns > kLongest ? begin + kLongest : begin + timeout_ns;
-  if (spins_ && spin(out, deadline)) return true;
-  const std::int64_t left = deadline - now_ns();
-  if (left > 0 && events_.interrupts() == interrupts_seen_) events_.wait(left);
+  bool taken = false;
+  while (!taken && events_.interrupts() == interrupts_seen_) {
+    if (spins_ && spin(out, deadline)) return true;
+    const std::int64_t left = deadline - now_ns();
+    if (left <= 0 || events_.interrupts() != interrupts_seen_) break;
+    if (!spins_ || !doze(left)) events_.wait(left);
+    taken = events_.take(out);
+  }
   (void)interrupted();
-  return events_.take(out);
+  return taken || events_.take(out);
+}
+
+// Sleeps until the peer rings or there are events, for the endpoint's thread too: a message then
+// wakes one thread, not first that one and then this. False when it cannot.
+bool Endpoint::doze(std::int64_t limit_ns) {
+  std::array<pollfd, Wire::kMaxDescriptors + 1> watched{};
+  watched[0] = {events_.fd(), POLLIN, 0};
+  std::size_t count = 1;
+  bool idle = false;
+  {
+    const Entry entry(*this);
+    if (ended_ || closing_ || held_ || wire_ == nullptr || !leased_ || dozing_) return false;
+    dozing_ = true;
+    idle = wire_->arm(link_);
+    count += wire_->watch(&watched[1]);
+  }
+  int found = 0;
+  if (idle) {
+    const timespec limit{static_cast<time_t>(limit_ns / 1'000'000'000),
+                         static_cast<long>(limit_ns % 1'000'000'000)};
+    found = ::ppoll(watched.data(), count, &limit, nullptr);
+  }
+  {
+    const Entry entry(*this);
+    dozing_ = false;
+    if (wire_ != nullptr) {
+      if (found > 0) wire_->ready(&watched[1], count - 1);
+      wire_->disarm();
+      turn();
+    }
+    lease_until_.store(now_ns() + kLease);
+  }
+  nudge();  // the thread has not watched the wire meanwhile
+  return true;
 }
 
 bool Endpoint::interrupted() {
@@ -102,7 +142,9 @@ void Endpoint::run() {
     const bool progress = turn();
     if (ended_) break;
     const std::int64_t now = now_ns();
-    if (leased_ && drivers_.load() == 0 && now >= lease_until_.load()) leased_ = false;
+    if (leased_ && !dozing_ && drivers_.load() == 0 && now >= lease_until_.load()) {
+      leased_ = false;
+    }
     const bool alone = !leased_;
     if (progress) worked = now;
     const bool look = progress || (spins_ && now - worked < kSpin);
@@ -143,7 +185,7 @@ void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
     const std::int64_t now = now_ns();
     if (alarm_ != 0) until = std::min(until, alarm_ - now);
     if (wire_ != nullptr && !halted) until = std::min(until, next_beat() - now);
-    if (leased_) until = std::min(until, kLease);
+    if (leased_ && !dozing_) until = std::min(until, kLease);
     until = std::max<std::int64_t>(until, 0);
     const timespec limit{static_cast<time_t>(until / 1'000'000'000),
                          static_cast<long>(until % 1'000'000'000)};
@@ -153,7 +195,7 @@ void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
     if (found > 0 && wire_ != nullptr && count > 1) wire_->ready(&watched[1], count - 1);
   }
   asleep_.store(false);
-  if (wire_ != nullptr) wire_->disarm();
+  if (wire_ != nullptr && !dozing_) wire_->disarm();
   if (watched[0].revents != 0) {
     std::uint64_t taken = 0;
     [[maybe_unused]] const auto got = ::read(wake_fd_, &taken, sizeof taken);

@@ -19,6 +19,7 @@ constexpr Nanos kShortNap = 50 * kMicro;
 constexpr Nanos kLongNap = 10 * kMilli;
 // How long after somebody drove the port its thread leaves it to whoever comes back.
 constexpr Nanos kLinger = 500 * kMicro;
+constexpr Nanos kHour = 3600 * kSecond;
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -44,22 +45,26 @@ void Poller::rouse() {
   (void)!::write(wake_fd_, &one, sizeof one);
 }
 
-// Waits, unlocked, for kick() or until then; with `port`, for something to receive too.
-void Poller::sleep(Nanos until, bool port) {
-  pollfd watched[2] = {{wake_fd_, POLLIN, 0}, {traits_.wake_fd, POLLIN, 0}};
+// Waits for a descriptor of ours, and for the port with `port`, until the time given.
+void Poller::wait(int own, Nanos until, bool port) {
+  pollfd watched[2] = {{own, POLLIN, 0}, {traits_.wake_fd, POLLIN, 0}};
   const nfds_t count = port && watched[1].fd >= 0 ? 2 : 1;
   const Nanos now = clock_now();
-  if (until > now) {
-    const Nanos wait = std::min(until - now, kSecond);
-    const timespec limit{static_cast<time_t>(wait / kSecond), static_cast<long>(wait % kSecond)};
-    ::ppoll(watched, count, &limit, nullptr);
-    // An interface that went down leaves an error, which would end every later wait at once.
-    int pending = 0;
-    socklen_t size = sizeof pending;
-    if (watched[1].revents & POLLERR) {
-      ::getsockopt(watched[1].fd, SOL_SOCKET, SO_ERROR, &pending, &size);
-    }
+  if (until <= now) return;
+  const Nanos wait = std::min(until - now, kHour);
+  const timespec limit{static_cast<time_t>(wait / kSecond), static_cast<long>(wait % kSecond)};
+  ::ppoll(watched, count, &limit, nullptr);
+  // An interface that went down leaves an error, which would end every later wait at once.
+  int pending = 0;
+  socklen_t size = sizeof pending;
+  if (watched[1].revents & POLLERR) {
+    ::getsockopt(watched[1].fd, SOL_SOCKET, SO_ERROR, &pending, &size);
   }
+}
+
+// Waits, unlocked, for kick() or until then; with `port`, for something to receive too.
+void Poller::sleep(Nanos until, bool port) {
+  wait(wake_fd_, std::min(until, clock_now() + kSecond), port);
   asleep_ = false;
   std::uint64_t count_of_kicks;
   (void)!::read(wake_fd_, &count_of_kicks, sizeof count_of_kicks);
@@ -96,19 +101,43 @@ void Poller::run() {
       ::sched_yield();
     } else {
       const Nanos nap = traits_.wake_fd >= 0 ? kSecond : std::clamp(idle / 8, kShortNap, kLongNap);
-      sleep(std::min(deadline, now + nap), true);
+      // Who dozes looks after the port, and the thread after everybody's timers.
+      sleep(std::min(deadline, now + nap), !dozing_);
     }
   }
 }
 
 bool Poller::drive(Channel& channel, std::vector<Event>& out, std::int64_t timeout_ns) {
   const Nanos start = clock_now();
-  const Nanos limit = timeout_ns < 0 ? kNever : start + static_cast<Nanos>(timeout_ns);
+  const Nanos limit = start + (timeout_ns < 0 ? kHour : static_cast<Nanos>(timeout_ns));
+  port_->enter();
+  const auto over = [&] {
+    return clock_now() >= limit || channel.events_.interrupts() != channel.interrupts_seen_;
+  };
+  bool found = false;
+  bool dozed = false;
+  while (!found && !over()) {
+    found = spin(channel, out, limit);
+    if (found || over()) break;
+    // Nothing for a while. Where the port can wake us it does so itself: a datagram then wakes one
+    // thread, not first the poller's and then this.
+    const bool port = traits_.wake_fd >= 0 && !dozing_.exchange(true);
+    if (!channel.events_.pending()) wait(channel.events_.fd(), limit, port);
+    if (port) dozing_ = false;
+    dozed |= port;
+    found = !port && channel.events_.take(out);
+  }
+  if (dozed) kick();  // the thread may sleep without watching the port
+  (void)channel.interrupted();
+  return found || channel.events_.take(out);
+}
+
+// Takes turns until there are events or nothing has come for a while.
+bool Poller::spin(Channel& channel, std::vector<Event>& out, Nanos limit) {
   drivers_.fetch_add(1);
   channel.events_.watched(true);
-  port_->enter();
   bool found = false;
-  Nanos idle_since = start;
+  Nanos idle_since = clock_now();
   for (;;) {
     if (waiting_.load(std::memory_order_relaxed) > 0) ::sched_yield();
     const Nanos now = clock_now();
@@ -132,14 +161,7 @@ bool Poller::drive(Channel& channel, std::vector<Event>& out, std::int64_t timeo
   drivers_.fetch_sub(1);
   if (!found) rouse();
   channel.events_.watched(false);
-  if (found) return true;
-  const Nanos now = clock_now();
-  const std::int64_t rest =
-      timeout_ns < 0 ? -1 : static_cast<std::int64_t>(limit - std::min(limit, now));
-  // Nothing for a while: the thread sleeps as the port allows, and the queue's descriptor wakes us.
-  if (channel.events_.interrupts() == channel.interrupts_seen_) channel.events_.wait(rest);
-  (void)channel.interrupted();
-  return channel.events_.take(out);
+  return found;
 }
 
 }  // namespace genie::datagram

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/vector.h>
 
 #include <cstdint>
 #include <cstring>
@@ -27,6 +28,32 @@ inline std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::
 
 inline std::span<const std::byte> span_of(const nb::bytes& bytes) {
   return {reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size()};
+}
+
+inline Region region_of(std::uint64_t address, std::uint64_t length, bool writable,
+                        std::uint64_t arena, std::uint64_t offset, std::uint64_t epoch,
+                        const nb::bytes& key) {
+  Region region;
+  region.base = pointer(address);
+  region.arena = arena;
+  region.offset = offset;
+  region.length = length;
+  region.epoch = epoch;
+  region.key = to_key(key);
+  region.writable = writable;
+  return region;
+}
+
+inline Order order_of(std::uint64_t op, std::uint64_t address, std::uint64_t arena,
+                      std::uint64_t offset, std::uint64_t length, std::uint64_t epoch,
+                      const nb::bytes& key, int priority) {
+  if (priority < 0 || priority >= kPriorities) throw std::invalid_argument("no such priority");
+  Order order;
+  order.op = op;
+  order.source = pointer(address);
+  order.dst = Destination{arena, offset, length, epoch, to_key(key)};
+  order.priority = priority;
+  return order;
 }
 
 // Events come as (type, code, a, b, key or text).
@@ -76,6 +103,65 @@ std::vector<std::int64_t> measure_trips(End& end, Order order, const Key& mine, 
     if (!first) end.post(order);
   }
   return trips;
+}
+
+// The calls that connections of both kinds take alike. `Held` owns an Endpoint or a Channel, its
+// end().
+template <typename Held>
+nb::class_<Held> bind_connection(nb::module_& m, const char* name) {
+  using namespace nb::literals;
+  using Free = nb::call_guard<nb::gil_scoped_release>;
+  return nb::class_<Held>(m, name)
+      .def("fileno", [](Held& self) { return self.end().events().fd(); })
+      .def(
+          "withdraw",
+          [](Held& self, const nb::bytes& bytes) {
+            const Key key = to_key(bytes);
+            const nb::gil_scoped_release free;
+            return self.end().withdraw(key);
+          },
+          "key"_a)
+      .def(
+          "fence", [](Held& self, std::uint64_t epoch) { self.end().fence(epoch); }, Free(),
+          "epoch"_a)
+      .def(
+          "cancel", [](Held& self, std::uint64_t op) { return self.end().cancel(op); }, Free(),
+          "op"_a)
+      .def(
+          "alarm", [](Held& self, std::int64_t ns) { self.end().alarm(ns); }, Free(), "delay_ns"_a)
+      .def(
+          "poll",
+          [](Held& self, std::int64_t timeout_ns) {
+            std::vector<Event> events;
+            {
+              const nb::gil_scoped_release free;
+              self.end().poll(events, timeout_ns);
+            }
+            return to_python(events, self.end().events());
+          },
+          "timeout_ns"_a,
+          nb::sig("def poll(self, timeout_ns: int) -> list[tuple[int, int, int, int, Any]]"))
+      .def(
+          "ping",
+          [](Held& self, std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
+             std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
+             const nb::bytes& here, std::size_t count, bool first) {
+            const Key mine = to_key(here);
+            const Order order = order_of(0, address, arena, offset, length, epoch, there, 0);
+            const nb::gil_scoped_release free;
+            return measure_trips(self.end(), order, mine, count, first);
+          },
+          "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a, "there"_a, "here"_a, "count"_a,
+          "first"_a)
+      .def("pending", [](Held& self) { return self.end().events().pending(); })
+      .def(
+          "wake", [](Held& self) { self.end().wake(); }, Free())
+      .def(
+          "hold", [](Held& self, bool yes) { self.end().hold(yes); }, Free(), "yes"_a)
+      .def(
+          "close", [](Held& self) { self.end().close(); }, Free())
+      .def(
+          "join", [](Held& self) { self.end().join(); }, Free());
 }
 
 // Adds the classes of the datagram transports to _core.

@@ -71,62 +71,20 @@ class Port {
   Port(const Port&) = delete;
   Port& operator=(const Port&) = delete;
 
-  Endpoint& endpoint() { return *endpoint_; }
-
-  int fileno() { return endpoint_->events().fd(); }
+  Endpoint& end() { return *endpoint_; }
 
   void add(std::uint64_t address, std::uint64_t length, bool writable, std::uint64_t arena,
            std::uint64_t offset, std::uint64_t epoch, const nb::bytes& key) {
-    Region region;
-    region.base = pointer(address);
-    region.arena = arena;
-    region.offset = offset;
-    region.length = length;
-    region.epoch = epoch;
-    region.key = to_key(key);
-    region.writable = writable;
+    const Region region = region_of(address, length, writable, arena, offset, epoch, key);
     const nb::gil_scoped_release free;
     endpoint_->add(region);
   }
 
-  bool withdraw(const nb::bytes& bytes) {
-    const Key key = to_key(bytes);
-    const nb::gil_scoped_release free;
-    return endpoint_->withdraw(key);
-  }
-
   void post(std::uint64_t op, std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
             std::uint64_t length, std::uint64_t epoch, const nb::bytes& key, int priority) {
-    if (priority < 0 || priority >= kPriorities) throw std::invalid_argument("no such priority");
-    Order order;
-    order.op = op;
-    order.source = pointer(address);
-    order.dst = Destination{arena, offset, length, epoch, to_key(key)};
-    order.priority = priority;
+    const Order order = order_of(op, address, arena, offset, length, epoch, key, priority);
     const nb::gil_scoped_release free;
     endpoint_->post(order);
-  }
-
-  nb::list poll(std::int64_t timeout_ns) {
-    std::vector<Event> events;
-    {
-      const nb::gil_scoped_release free;
-      endpoint_->poll(events, timeout_ns);
-    }
-    return to_python(events, endpoint_->events());
-  }
-
-  // See measure_trips().
-  std::vector<std::int64_t> ping(std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
-                                 std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
-                                 const nb::bytes& here, std::size_t count, bool first) {
-    const Key mine = to_key(here);
-    Order order;
-    order.source = pointer(address);
-    order.dst = Destination{arena, offset, length, epoch, to_key(there)};
-    order.priority = 0;
-    const nb::gil_scoped_release free;
-    return measure_trips(*endpoint_, order, mine, count, first);
   }
 
   nb::tuple counters() {
@@ -173,7 +131,7 @@ class Port {
       if (bytes.size() != 0 && bytes.size() < 16) {
         throw std::invalid_argument("a secret has at least 16 bytes");
       }
-      return std::span(reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size());
+      return span_of(bytes);
     };
     for (std::size_t i = 0; i < streams.size(); ++i) {
       if (!streams[i]->start(secret(send[i]), secret(receive[i]))) {
@@ -202,10 +160,7 @@ class Port {
     if (send.size() < 16 || receive.size() < 16) {
       throw std::invalid_argument("a secret has at least 16 bytes");
     }
-    const auto secret = [](const nb::bytes& bytes) {
-      return std::span(reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size());
-    };
-    const UcxSecrets secrets{secret(send), secret(receive), sealed};
+    const UcxSecrets secrets{span_of(send), span_of(receive), sealed};
     const UcxOptions options{network, loopback, 0};
     std::string text(greeting.c_str(), greeting.size());
     std::string error;
@@ -248,39 +203,15 @@ NB_MODULE(_core, m) {
       .def_prop_ro("nbytes", &genie::Arena::size)
       .def_prop_ro("huge", &genie::Arena::huge)
       .def_prop_ro("view", &genie::view_of, nb::sig("def view(self) -> memoryview"));
-  nb::class_<Port>(m, "Port")
+  genie::bind_connection<Port>(m, "Port")
       .def(nb::init<std::uint64_t, std::uint32_t, std::int64_t>(), "window"_a, "chunk"_a,
            "stall_ns"_a)
-      .def("fileno", &Port::fileno)
       .def("add", &Port::add, "address"_a, "length"_a, "writable"_a, "arena"_a, "offset"_a,
            "epoch"_a, "key"_a)
-      .def("withdraw", &Port::withdraw, "key"_a)
-      .def(
-          "fence", [](Port& p, std::uint64_t e) { p.endpoint().fence(e); }, genie::Free(),
-          "epoch"_a)
       .def("post", &Port::post, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
            "key"_a, "priority"_a)
-      .def(
-          "cancel", [](Port& p, std::uint64_t op) { return p.endpoint().cancel(op); },
-          genie::Free(), "op"_a)
-      .def(
-          "alarm", [](Port& p, std::int64_t ns) { p.endpoint().alarm(ns); }, genie::Free(),
-          "delay_ns"_a)
-      .def("poll", &Port::poll, "timeout_ns"_a,
-           nb::sig("def poll(self, timeout_ns: int) -> list[tuple[int, int, int, int, Any]]"))
-      .def("ping", &Port::ping, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
-           "there"_a, "here"_a, "count"_a, "first"_a)
-      .def("pending", [](Port& p) { return p.endpoint().events().pending(); })
-      .def(
-          "wake", [](Port& p) { p.endpoint().wake(); }, genie::Free())
-      .def(
-          "hold", [](Port& p, bool yes) { p.endpoint().hold(yes); }, genie::Free(), "yes"_a)
       .def("counters", &Port::counters,
            nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
-      .def(
-          "close", [](Port& p) { p.endpoint().close(); }, genie::Free())
-      .def(
-          "join", [](Port& p) { p.endpoint().join(); }, genie::Free())
       .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,
            "stall_ns"_a, "ring"_a)
       .def("attach_tcp", &Port::attach_tcp, "fds"_a, "greeting"_a, "window"_a, "chunk"_a,

@@ -110,27 +110,14 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  Channel& channel() { return *channel_; }
+  Channel& end() { return *channel_; }
 
   // False when the session has ended, or when the region cannot be.
   bool add(std::uint64_t address, std::uint64_t length, bool writable, std::uint64_t arena,
            std::uint64_t offset, std::uint64_t epoch, const nb::bytes& key) {
-    Region region;
-    region.base = pointer(address);
-    region.arena = arena;
-    region.offset = offset;
-    region.length = length;
-    region.epoch = epoch;
-    region.key = to_key(key);
-    region.writable = writable;
+    const Region region = region_of(address, length, writable, arena, offset, epoch, key);
     const nb::gil_scoped_release free;
     return channel_->add(region);
-  }
-
-  bool withdraw(const nb::bytes& bytes) {
-    const Key key = to_key(bytes);
-    const nb::gil_scoped_release free;
-    return channel_->withdraw(key);
   }
 
   void post(std::uint64_t op, std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
@@ -142,25 +129,6 @@ class Session {
     if (code == Code::BadHandle || code == Code::BadOption || code == Code::QueueFull) {
       channel_->events().failed(op, static_cast<std::uint16_t>(code), 0);
     }
-  }
-
-  nb::list poll(std::int64_t timeout_ns) {
-    std::vector<Event> events;
-    {
-      const nb::gil_scoped_release free;
-      channel_->poll(events, timeout_ns);
-    }
-    return to_python(events, channel_->events());
-  }
-
-  // See measure_trips().
-  std::vector<std::int64_t> ping(std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
-                                 std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
-                                 const nb::bytes& here, std::size_t count, bool first) {
-    const Key mine = to_key(here);
-    const Order order = order_of(0, address, arena, offset, length, epoch, there, 0);
-    const nb::gil_scoped_release free;
-    return measure_trips(*channel_, order, mine, count, first);
   }
 
   nb::tuple counters() {
@@ -194,18 +162,6 @@ class Session {
   }
 
  private:
-  static Order order_of(std::uint64_t op, std::uint64_t address, std::uint64_t arena,
-                        std::uint64_t offset, std::uint64_t length, std::uint64_t epoch,
-                        const nb::bytes& key, int priority) {
-    if (priority < 0 || priority >= kPriorities) throw std::invalid_argument("no such priority");
-    Order order;
-    order.op = op;
-    order.source = pointer(address);
-    order.dst = Destination{arena, offset, length, epoch, to_key(key)};
-    order.priority = priority;
-    return order;
-  }
-
   std::shared_ptr<Poller> poller_;
   std::unique_ptr<Channel> channel_;
 };
@@ -297,42 +253,20 @@ void bind_datagram(nb::module_& m) {
            nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
       .def("up", &Poller::up, Free())
       .def("stop", &Poller::stop, Free());
-  nb::class_<Session>(m, "Channel")
-      .def("fileno", [](Session& s) { return s.channel().events().fd(); })
+  bind_connection<Session>(m, "Channel")
       .def("add", &Session::add, "address"_a, "length"_a, "writable"_a, "arena"_a, "offset"_a,
            "epoch"_a, "key"_a)
-      .def("withdraw", &Session::withdraw, "key"_a)
-      .def(
-          "fence", [](Session& s, std::uint64_t e) { s.channel().fence(e); }, Free(), "epoch"_a)
       .def("post", &Session::post, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a,
            "epoch"_a, "key"_a, "priority"_a)
-      .def(
-          "cancel", [](Session& s, std::uint64_t op) { return s.channel().cancel(op); }, Free(),
-          "op"_a)
-      .def(
-          "alarm", [](Session& s, std::int64_t ns) { s.channel().alarm(ns); }, Free(), "delay_ns"_a)
-      .def("poll", &Session::poll, "timeout_ns"_a,
-           nb::sig("def poll(self, timeout_ns: int) -> list[tuple[int, int, int, int, Any]]"))
-      .def("ping", &Session::ping, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
-           "there"_a, "here"_a, "count"_a, "first"_a)
-      .def("pending", [](Session& s) { return s.channel().events().pending(); })
-      .def(
-          "wake", [](Session& s) { s.channel().wake(); }, Free())
-      .def(
-          "hold", [](Session& s, bool yes) { s.channel().hold(yes); }, Free(), "yes"_a)
-      .def_prop_ro("max_datagram", [](Session& s) { return s.channel().max_datagram(); })
+      .def_prop_ro("max_datagram", [](Session& s) { return s.end().max_datagram(); })
       .def("counters", &Session::counters,
            nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
       .def("details", &Session::details, nb::sig("def details(self) -> dict[str, int]"))
       .def(
-          "unfinished", [](Session& s) { return s.channel().unfinished(); }, Free())
+          "unfinished", [](Session& s) { return s.end().unfinished(); }, Free())
       .def(
-          "finished", [](Session& s, std::uint64_t n) { return s.channel().finished(n); }, Free(),
-          "message"_a)
-      .def(
-          "close", [](Session& s) { s.channel().close(); }, Free())
-      .def(
-          "join", [](Session& s) { s.channel().join(); }, Free());
+          "finished", [](Session& s, std::uint64_t n) { return s.end().finished(n); }, Free(),
+          "message"_a);
 }
 
 }  // namespace genie

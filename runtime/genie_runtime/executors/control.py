@@ -84,7 +84,7 @@ class Nested:
         self._compiled = tuple(compiled)
         texts = [v.type for p in programs for v in (*p.inputs, *p.outputs)]
         names = frozenset[str]().union(*(parse_type(text).names for text in texts))
-        self.dims = names.union(*(program.dims for program in compiled))
+        self.dims: frozenset[str] = names.union(*(program.dims for program in compiled))
 
     def bind(self, dims: Mapping[str, int]) -> Callable[..., list[torch.Tensor]]:
         """What to call with the operands' tensors, in order, for these dimension sizes."""

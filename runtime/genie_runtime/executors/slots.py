@@ -89,7 +89,7 @@ class SlotProgram:
         nested = [call.nested for call in self._calls if call.nested is not None]
         self.controls = bool(nested)
         """Whether it has control flow: what it holds and computes then depends on data."""
-        self.dims = names.union(*(item.dims for item in nested))
+        self.dims: frozenset[str] = names.union(*(item.dims for item in nested))
         self._dims = tuple(sorted(self.dims))
         self._bindings: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
 

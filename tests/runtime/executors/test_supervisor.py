@@ -21,8 +21,8 @@ from genie_runtime.ports import DeviceSpec, Failed
 from genie_runtime.supervisor import WorkerExecutor
 from genie_schemas import writer
 from genie_schemas.errors import GenieError
+from tests.runtime.executors.books import SQUARE, endless, grinding, lookup, slow
 from tests.runtime.executors.planning import WAIT, Book, Listener, Rig, op, r
-from tests.runtime.executors.test_failing import SQUARE, endless, grinding, lookup, slow
 
 CPU = DeviceSpec("d0", "cpu", 0, 1 << 30)
 

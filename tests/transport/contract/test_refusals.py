@@ -205,8 +205,10 @@ def test_what_arrived_can_be_claimed_after_the_end(make_pair: Callable[..., Pair
     assert code_of(b.arrival(dst)) == "GEN0610"
 
 
-def test_poster_closes_right_after_the_last_byte(make_pair: Callable[..., Pair]) -> None:
-    for _ in range(20):
+def test_poster_closes_right_after_the_last_byte(
+    make_pair: Callable[..., Pair], turns: int
+) -> None:
+    for _ in range(turns):
         a, b = make_pair()
         dst = b.register(bytearray(1000))
         arrival = b.arrival(dst)
@@ -215,8 +217,10 @@ def test_poster_closes_right_after_the_last_byte(make_pair: Callable[..., Pair])
         assert arrival.result(WAIT) == 1000
 
 
-def test_receiver_closes_right_after_the_arrival(make_pair: Callable[..., Pair]) -> None:
-    for _ in range(20):
+def test_receiver_closes_right_after_the_arrival(
+    make_pair: Callable[..., Pair], turns: int
+) -> None:
+    for _ in range(turns):
         a, b = make_pair()
         dst = b.register(bytearray(1000))
         arrival = b.arrival(dst)

@@ -128,4 +128,12 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "The child process that imports and captures the model ended without an answer: it ran "
         "out of memory, crashed in native code or was killed. Its last output is shown.",
     ),
+    "GEN0229": (
+        "model holds NaN",
+        _FAIL,
+        "A parameter or buffer of the model is not a number in places, so that what is computed "
+        "from it is not a number either. It usually comes from a calibration or from running "
+        "statistics over no data, from a scale that was divided by zero, or from a checkpoint of "
+        "a training that diverged. Mend it in the entry, or load other weights.",
+    ),
 }
