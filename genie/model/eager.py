@@ -30,9 +30,9 @@ def run_eager(
     """Run forward on the tensors of `inputs` and write its tensors, by output name, to `outputs`.
 
     The model's own tensors whose new values the plan returns (`updated`), and every other buffer
-    that the forward changed, are written with them. Both are safetensors files. `threads` is torch's thread count: equal bits need the same count
-    as the executor's. Raises GenieError as loading the model does, GEN0202 when forward raises,
-    GEN0228 when the child dies.
+    that the forward changed, are written with them. Both are safetensors files. `threads` is
+    torch's thread count: equal bits need the same count as the executor's. Raises GenieError as
+    loading the model does, GEN0202 when forward raises, GEN0228 when the child dies.
     """
     from genie.spec import load_spec
 

@@ -78,11 +78,12 @@ REFUSALS = {
         "torch.cond",
         "one shape",
     ),
-    "branch_that_returns_its_operand": Refusal(
+    "turn_that_returns_its_operand": Refusal(
         "GEN0222",
-        "return torch.cond(x.sum() > 0, lambda y: y, lambda y: y - 1, (x,))",
-        "torch.cond",
+        "y = x.sum(0)\nreturn scan(lambda c, i: (c + i, c), y, x)",
+        "return scan",
         "x.clone()",
+        before="from torch._higher_order_ops.scan import scan\n",
     ),
     "branch_writes_to_its_operand": Refusal(
         "GEN0223",
