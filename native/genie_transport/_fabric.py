@@ -260,7 +260,7 @@ class Fabric(Closing):
                     window,
                     peer_window,
                     int(limits.stall_timeout * _NS),
-                    limits.queue,
+                    limits.queue + 1,  # a session that could move posts one of its own
                     self._device.kind not in _LOCAL if shared is None else shared,
                 )
             except (RuntimeError, ValueError, TypeError) as error:

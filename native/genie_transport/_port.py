@@ -103,10 +103,21 @@ class PortTransport:
     # -- measuring and tests -----------------------------------------------------------------
 
     def ping(
-        self, source: Region, there: DMAHandle, here: DMAHandle, count: int, *, first: bool
-    ) -> list[int]:
-        """Round trips in native code: nanoseconds of each. Nobody else may wait meanwhile."""
-        trips: list[int] = self._port.ping(
+        self,
+        source: Region,
+        there: DMAHandle,
+        here: DMAHandle,
+        count: int,
+        *,
+        first: bool,
+        pause: float = 0.0,
+    ) -> list[tuple[int, int]]:
+        """Round trips in native code, the first side's each after `pause` seconds of sleep.
+
+        When each began and when something had arrived, in nanoseconds of the monotonic clock.
+        Nobody else may wait meanwhile.
+        """
+        trips: list[tuple[int, int]] = self._port.ping(
             source.address,
             there.arena,
             there.offset,
@@ -116,6 +127,7 @@ class PortTransport:
             here.key,
             count,
             first,
+            int(pause * NS),
         )
         return trips
 

@@ -19,6 +19,7 @@ from genie.bench.report import LeftOut, Report, Row
 from genie.bench.suites import Unavailable
 from genie.bench.transport import _dpdk, _faults
 from genie.bench.transport._load import MIB, Load, NoSuchFigure, Sample, load_of, size_name
+from genie.bench.transport._neighbours import slow_consumer
 from genie.bench.transport._network import Cable, namespaces
 from genie.bench.transport._paths import End, Ends, over_sockets, percentiles, within
 from genie.bench.transport._process import Process
@@ -115,6 +116,17 @@ def test_goodput_under_loss_and_delay() -> None:
     assert all(row.metric == "goodput" and row.baseline == "dpdk-ring/1MiB" for row in rows)
     # The distance is real: eight messages under way at once take a round trip at least.
     assert max(rows[1].samples) <= 8 * MIB / 0.020 / 1e9
+
+
+@pytest.mark.slow
+def test_a_session_beside_one_that_takes_nothing() -> None:
+    found = list(slow_consumer(100, 2))
+    if isinstance(found[0], LeftOut):
+        pytest.skip(found[0].reason)
+    alone, beside = (row for row in found if isinstance(row, Row))
+    assert (alone.metric, beside.metric) == ("rtt_p99_us", "rtt_p99_us")
+    assert beside.baseline == alone.case
+    assert len(beside.samples) == 2
 
 
 def test_names_of_conditions() -> None:

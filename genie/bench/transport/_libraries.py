@@ -72,12 +72,16 @@ class _LibrarySide(ABC):
     def mailbox(self) -> Any:
         return None
 
-    def ping(self, there: Any, count: int, first: bool) -> list[int]:
+    def ping(
+        self, there: Any, count: int, first: bool, pause: float = 0.0
+    ) -> list[tuple[int, int]]:
         trips = []
         for _ in range(count):
+            if first and pause:
+                time.sleep(pause)
             begin = time.perf_counter_ns()
             self._trip(first)
-            trips.append(time.perf_counter_ns() - begin)
+            trips.append((begin, time.perf_counter_ns()))
         return trips
 
     @abstractmethod

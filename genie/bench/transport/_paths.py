@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,10 @@ class End:
     def start(self, what: str, **arguments: Any) -> Reply:
         """The same without waiting."""
         return self.worker.start_side(self.side, what, **arguments)
+
+
+_Trip = tuple[int, int]
+"""When it began and when it ended, in nanoseconds of the machine's monotonic clock."""
 
 
 class Ends:
@@ -77,26 +82,41 @@ class Ends:
         self.b.call("free")
 
     def trips(self, count: int) -> dict[str, float]:
-        here, there = self.a.call("mailbox"), self.b.call("mailbox")
         warm = count // 10
-        answering = self.b.start("ping", there=here, count=count + warm, first=False)
-        taken: list[int] = self.a.call("ping", there=there, count=count + warm, first=True)
-        answering.get()
-        if len(taken) != count + warm:
-            raise Unavailable(f"only {len(taken)} of {count + warm} round trips came back")
-        return percentiles([ns / 1e3 for ns in taken[warm:]])
+        taken, _ = self._trips(count + warm, 0.0)
+        return percentiles([(end - begin) / 1e3 for begin, end in taken[warm:]])
 
-    def cold(self, count: int, pause: float) -> list[tuple[float, float]]:
-        """µs from post until the receiver has 64 bytes, and until the sender knows.
+    def _trips(self, count: int, pause: float) -> tuple[list[_Trip], list[_Trip]]:
+        here, there = self.a.call("mailbox"), self.b.call("mailbox")
+        answering = self.b.start("ping", there=here, count=count, first=False)
+        taken: list[_Trip] = self.a.call("ping", there=there, count=count, first=True, pause=pause)
+        answered: list[_Trip] = answering.get()
+        if len(taken) != count:
+            raise Unavailable(f"only {len(taken)} of {count} round trips came back")
+        return taken, answered
 
-        Both are idle for `pause` seconds before.
-        """
+    def wake(self, count: int, pause: float) -> list[float]:
+        """µs from post until a receiver that slept has 64 bytes, both idle for `pause` seconds."""
+        posted, arrived = self._trips(count + 1, pause)
+        pairs = zip(posted, arrived, strict=True)
+        return [(end - begin) / 1e3 for (begin, _), (_, end) in pairs][1:]
+
+    def cold(self, count: int, pause: float) -> list[float]:
+        """µs from post to verification of 64 bytes, both sides idle for `pause` seconds before."""
         there = self.b.call("mailbox")
-        waking = self.b.start("awaken", count=count + 1)
-        taken = self.a.call("cold", there=there, count=count + 1, pause=pause)
-        stamps = waking.get()
-        pairs = zip(taken, stamps, strict=True)
-        return [((stamp - begin) / 1e3, whole / 1e3) for (begin, whole), stamp in pairs][1:]
+        taken: list[int] = self.a.call("cold", there=there, count=count + 1, pause=pause)
+        return [ns / 1e3 for ns in taken[1:]]
+
+    @contextlib.contextmanager
+    def stalled(self, load: Load) -> Iterator[None]:
+        """Meanwhile a burst is under way, and the receiving end takes nothing of it."""
+        self.b.call("hold", yes=True)
+        sending = self.a.start("send", there=self._there, burst=load.burst, times=1)
+        try:
+            yield
+        finally:
+            self.b.call("hold", yes=False)
+            sending.get()
 
     def overhead(self, count: int) -> float:
         """µs of Python for each small transfer."""

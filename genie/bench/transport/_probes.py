@@ -28,19 +28,18 @@ _STARTING = 30.0  # per cent of a core: importing takes all of one
 
 
 def cold(paths: Sequence[Ends], count: int, rounds: int) -> Iterable[Row | LeftOut]:
-    """Rows <path>/64B after idleness of both ends, from post on.
+    """Rows <path>/64B after idleness of both ends.
 
-    wake_p50_us: until the receiver has the message; cold_p50_us: until the sender knows so.
+    wake_p50_us: from post until the receiver, which slept, has the message, both in native code as
+    in a round trip. cold_p50_us: what Python sees, from post() until the sender knows.
     """
     for path in paths:
         try:
-            samples = [path.cold(count, _PAUSE) for _ in range(rounds)]
+            for metric, probe in (("wake_p50_us", path.wake), ("cold_p50_us", path.cold)):
+                samples = [median(probe(count, _PAUSE)) for _ in range(rounds)]
+                yield median_row(f"{path.name}/64B", metric, "µs", samples)
         except Unavailable as reason:
             yield LeftOut(f"{path.name}/64B cold", str(reason))
-        else:
-            for place, metric in enumerate(("wake_p50_us", "cold_p50_us")):
-                medians = [median([trip[place] for trip in sample]) for sample in samples]
-                yield median_row(f"{path.name}/64B", metric, "µs", medians)
 
 
 def overhead(path: Ends, rounds: int) -> Row:

@@ -72,8 +72,13 @@ class Side(Protocol):
         """Where this side is pinged."""
         ...
 
-    def ping(self, there: Any, count: int, first: bool) -> list[int]:
-        """Nanoseconds of each round trip; who is not `first` answers."""
+    def ping(
+        self, there: Any, count: int, first: bool, pause: float = 0.0
+    ) -> list[tuple[int, int]]:
+        """When each trip began here, and when something had arrived: monotonic nanoseconds.
+
+        Who is `first` sleeps for `pause` seconds before each; the other one answers.
+        """
         ...
 
     def close(self) -> None:
@@ -162,7 +167,9 @@ class GenieSide:
         self._mailbox = self.manager.register(bytearray(SMALL))
         return self._mailbox.to_json()
 
-    def ping(self, there: Any, count: int, first: bool) -> list[int]:
+    def ping(
+        self, there: Any, count: int, first: bool, pause: float = 0.0
+    ) -> list[tuple[int, int]]:
         mailbox = _made(self._mailbox)
         dst = DMAHandle.from_json(there)
         if self._ball is None:
@@ -170,28 +177,32 @@ class GenieSide:
             self._ball = self.manager.register(bytes(SMALL))
         native = getattr(self._transport, "ping", None)
         if native is None:
-            return self._python_trips(self._ball, dst, count, first)
+            return self._python_trips(self._ball, dst, count, first, pause)
         region = self.manager._regions[self._ball.key]
-        trips: list[int] = native(region, dst, mailbox, count, first=first)
+        trips: list[tuple[int, int]] = native(region, dst, mailbox, count, first=first, pause=pause)
         return trips
 
-    def _python_trips(self, src: DMAHandle, dst: DMAHandle, count: int, first: bool) -> list[int]:
+    def _python_trips(
+        self, src: DMAHandle, dst: DMAHandle, count: int, first: bool, pause: float
+    ) -> list[tuple[int, int]]:
         """For the paths that Python moves: there is nothing below it to measure."""
         mailbox = _made(self._mailbox)
         trips = []
         for _ in range(count):
+            if first and pause:
+                time.sleep(pause)
             begin = time.perf_counter_ns()
             arrival = self.manager.arrival(mailbox)
             if first:
                 self.manager.post(src, dst)
             arrival.result(_PATIENCE)
-            trips.append(time.perf_counter_ns() - begin)
+            trips.append((begin, time.perf_counter_ns()))
             if not first:
                 self.manager.post(src, dst)
         return trips
 
-    def cold(self, there: Any, count: int, pause: float) -> list[tuple[int, int]]:
-        """When each post() began, and nanoseconds until its end was known; `pause` s apart."""
+    def cold(self, there: Any, count: int, pause: float) -> list[int]:
+        """Nanoseconds from post() to the receiver's verification, after `pause` idle seconds."""
         dst = DMAHandle.from_json(there)
         src = self.manager.register(bytes(SMALL))
         taken = []
@@ -199,21 +210,13 @@ class GenieSide:
             time.sleep(pause)
             begin = time.perf_counter_ns()
             self.manager.post(src, dst).result(_PATIENCE)
-            taken.append((begin, time.perf_counter_ns() - begin))
+            taken.append(time.perf_counter_ns() - begin)
         self.manager.deregister(src)
         return taken
 
-    def awaken(self, count: int) -> list[int]:
-        """When this side had each of `count` messages in hand, in nanoseconds: it sleeps between.
-
-        Linux has one monotonic clock for all processes.
-        """
-        mailbox = _made(self._mailbox)
-        stamps = []
-        for _ in range(count):
-            self.manager.arrival(mailbox).result(_PATIENCE)
-            stamps.append(time.perf_counter_ns())
-        return stamps
+    def hold(self, yes: bool) -> None:
+        """Stop (True) and restart all receiving and sending."""
+        self._transport.hold(yes)
 
     def overhead(self, there: Any, count: int) -> float:
         """µs for each 64-byte transfer, submitted and completed 64 at a time."""

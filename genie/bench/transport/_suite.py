@@ -14,6 +14,7 @@ from genie.bench.transport import _faults
 from genie.bench.transport import _probes as probes
 from genie.bench.transport._faults import Condition
 from genie.bench.transport._load import MIB, Contender, load_of
+from genie.bench.transport._neighbours import slow_consumer
 from genie.bench.transport._paths import Ends, library, over_sockets, within
 from genie.bench.transport._rounds import Versus, round_trips, throughput
 from genie.bench.transport._standalone import Iperf3, Memcpy, UcxPerftest
@@ -78,6 +79,8 @@ def measure(scope: Scope) -> Iterable[Row | LeftOut]:
             yield probes.overhead(shm, scope.rounds)
     if scope.conditions:
         yield from _faults.goodput(scope.conditions, 64 * MIB, min(5, scope.rounds), _progress)
+        _progress("a slow consumer")
+        yield from slow_consumer(10 * scope.trips, scope.rounds)
     if scope.only is None or "daemon" in scope.only:
         _progress("idle daemon")
         for case, probe in (

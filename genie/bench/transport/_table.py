@@ -39,7 +39,7 @@ def tables(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
         ("÷ baseline, round by round", ratios, _size, _ratio),
         ("CPU seconds per GB, both sides", cpu, _size, _value),
         (
-            "µs for 64 B: round trip; from idle until received (wake), acknowledged (cold)",
+            "µs for 64 B: round trip; from idle to received (wake), to known in Python (cold)",
             trips,
             _metric,
             _value,

@@ -126,9 +126,10 @@ class Poller {
   void remove(Channel& channel);
   bool drive(Channel& channel, std::vector<Event>& out, std::int64_t timeout_ns);
   bool spin(Channel& channel, std::vector<Event>& out, Nanos limit);
-  void wait(int own, Nanos until, bool port);
+  void wait(int own, int timer, Nanos until, bool port);
   void sleep(Nanos until, bool port);
   void kick();
+  void kick_at(Nanos due);
   void rouse();
 
   const PortTraits traits_;
@@ -149,6 +150,7 @@ class Poller {
   std::atomic<bool> dozing_{false};     // somebody who waits for events watches the port
   std::atomic<bool> stop_{false};
   int wake_fd_ = -1;
+  int timer_fd_ = -1;
   int owner_pid_;
   std::thread thread_;
 };

@@ -100,7 +100,7 @@ Code Channel::post(const Order& order) {
   if (code != Code::Ok || held_) return code;
   if (order.dst.length <= kInline) {
     poller_.serve_now(*this);
-    poller_.kick();
+    poller_.kick_at(poller_.next_deadline(clock_now()));
   } else if (poller_.drivers_.load() == 0) {
     poller_.rouse();
   }

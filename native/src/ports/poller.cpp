@@ -3,6 +3,7 @@
 #include "genie/poller.h"
 
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,11 +32,12 @@ Poller::Poller(std::unique_ptr<Port> port)
     : traits_(port->traits()),
       port_(std::move(port)),
       wake_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      timer_fd_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
       owner_pid_(::getpid()) {}
 
 std::unique_ptr<Poller> Poller::start(std::unique_ptr<Port> port, std::string& error) {
   std::unique_ptr<Poller> poller(new Poller(std::move(port)));
-  if (poller->wake_fd_ < 0) {
+  if (poller->wake_fd_ < 0 || poller->timer_fd_ < 0) {
     error = "no descriptors are left";
     return nullptr;
   }
@@ -71,8 +73,10 @@ void Poller::stop() {
     if (channel->session_->has_events()) tell(*channel);
   }
   port_.reset();
-  if (wake_fd_ >= 0) ::close(wake_fd_);
-  wake_fd_ = -1;
+  for (int* fd : {&wake_fd_, &timer_fd_}) {
+    if (*fd >= 0) ::close(*fd);
+    *fd = -1;
+  }
 }
 
 bool Poller::up() {

@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,29 +46,41 @@ void Poller::rouse() {
   (void)!::write(wake_fd_, &one, sizeof one);
 }
 
-// Waits for a descriptor of ours, and for the port with `port`, until the time given.
-void Poller::wait(int own, Nanos until, bool port) {
-  pollfd watched[2] = {{own, POLLIN, 0}, {traits_.wake_fd, POLLIN, 0}};
-  const nfds_t count = port && watched[1].fd >= 0 ? 2 : 1;
+// Has the thread, if it sleeps, wake up for what is due then. Unlike kick() it does not set it to
+// work now, beside whoever has just posted and whoever receives that.
+void Poller::kick_at(Nanos due) {
+  if (!asleep_.load() || due == kNever) return;
+  if (due <= clock_now()) return kick();
+  itimerspec at{};
+  at.it_value = {static_cast<time_t>(due / kSecond), static_cast<long>(due % kSecond)};
+  if (::timerfd_settime(timer_fd_, TFD_TIMER_ABSTIME, &at, nullptr) != 0) kick();
+}
+
+// Waits for either descriptor, and for the port with `port`, until the time given.
+void Poller::wait(int own, int timer, Nanos until, bool port) {
+  // Negative ones are passed over.
+  pollfd watched[3] = {
+      {own, POLLIN, 0}, {timer, POLLIN, 0}, {port ? traits_.wake_fd : -1, POLLIN, 0}};
   const Nanos now = clock_now();
   if (until <= now) return;
   const Nanos wait = std::min(until - now, kHour);
   const timespec limit{static_cast<time_t>(wait / kSecond), static_cast<long>(wait % kSecond)};
-  ::ppoll(watched, count, &limit, nullptr);
+  ::ppoll(watched, 3, &limit, nullptr);
   // An interface that went down leaves an error, which would end every later wait at once.
   int pending = 0;
   socklen_t size = sizeof pending;
-  if (watched[1].revents & POLLERR) {
-    ::getsockopt(watched[1].fd, SOL_SOCKET, SO_ERROR, &pending, &size);
+  if (watched[2].revents & POLLERR) {
+    ::getsockopt(watched[2].fd, SOL_SOCKET, SO_ERROR, &pending, &size);
   }
 }
 
 // Waits, unlocked, for kick() or until then; with `port`, for something to receive too.
 void Poller::sleep(Nanos until, bool port) {
-  wait(wake_fd_, std::min(until, clock_now() + kSecond), port);
+  wait(wake_fd_, timer_fd_, std::min(until, clock_now() + kSecond), port);
   asleep_ = false;
-  std::uint64_t count_of_kicks;
-  (void)!::read(wake_fd_, &count_of_kicks, sizeof count_of_kicks);
+  std::uint64_t count;
+  (void)!::read(wake_fd_, &count, sizeof count);
+  (void)!::read(timer_fd_, &count, sizeof count);
 }
 
 void Poller::run() {
@@ -122,7 +135,7 @@ bool Poller::drive(Channel& channel, std::vector<Event>& out, std::int64_t timeo
     // Nothing for a while. Where the port can wake us it does so itself: a datagram then wakes one
     // thread, not first the poller's and then this.
     const bool port = traits_.wake_fd >= 0 && !dozing_.exchange(true);
-    if (!channel.events_.pending()) wait(channel.events_.fd(), limit, port);
+    if (!channel.events_.pending()) wait(channel.events_.fd(), -1, limit, port);
     if (port) dozing_ = false;
     dozed |= port;
     found = !port && channel.events_.take(out);

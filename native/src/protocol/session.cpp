@@ -12,7 +12,7 @@ bool valid(const SessionOptions& o) {
   return o.max_datagram >= kMinDatagram && o.max_datagram <= kMaxDatagram &&
          o.window >= o.max_datagram && o.window <= kMaxWindow && o.peer_window >= o.max_datagram &&
          o.peer_window <= kMaxWindow && o.stall_timeout >= 10 * kMilli && o.queue >= 1 &&
-         o.queue <= (1u << 20);
+         o.queue <= (1u << 20) + 1;
 }
 
 }  // namespace

@@ -2,13 +2,17 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "genie/endpoint.h"
@@ -77,17 +81,23 @@ inline nb::list to_python(const std::vector<Event>& events, EventQueue& queue) {
   return found;
 }
 
+// When a side began to wait, for the first one by posting, and when something had arrived:
+// nanoseconds of the monotonic clock, which all processes of a machine share.
+using Trip = std::pair<std::int64_t, std::int64_t>;
+
 // Measures round trips on the real path: posts, waits until the answer has arrived at `mine`,
-// and so on, `count` times; who is not `first` waits before it posts. Nanoseconds of each trip.
-// Nobody else may use the connection meanwhile: events of other transfers are lost.
+// and so on, `count` times; who is not `first` waits before it posts. The first one sleeps for
+// `pause_ns` before each. Nobody else may use the connection meanwhile: events of other transfers
+// are lost.
 template <typename End>
-std::vector<std::int64_t> measure_trips(End& end, Order order, const Key& mine, std::size_t count,
-                                        bool first) {
-  std::vector<std::int64_t> trips;
+std::vector<Trip> measure_trips(End& end, Order order, const Key& mine, std::size_t count,
+                                bool first, std::int64_t pause_ns) {
+  std::vector<Trip> trips;
   trips.reserve(count);
   std::vector<Event> events;
   const std::int64_t limit = now_ns() + 60'000'000'000;
   for (std::size_t i = 0; i < count && now_ns() < limit; ++i) {
+    if (first && pause_ns > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(pause_ns));
     const std::int64_t begin = now_ns();
     order.op = (std::uint64_t{1} << 62) + i;
     if (first) end.post(order);
@@ -99,7 +109,7 @@ std::vector<std::int64_t> measure_trips(End& end, Order order, const Key& mine, 
         if (event.type == EventType::Lost) return trips;
       }
     }
-    trips.push_back(now_ns() - begin);
+    trips.emplace_back(begin, now_ns());
     if (!first) end.post(order);
   }
   return trips;
@@ -145,14 +155,14 @@ nb::class_<Held> bind_connection(nb::module_& m, const char* name) {
           "ping",
           [](Held& self, std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
              std::uint64_t length, std::uint64_t epoch, const nb::bytes& there,
-             const nb::bytes& here, std::size_t count, bool first) {
+             const nb::bytes& here, std::size_t count, bool first, std::int64_t pause_ns) {
             const Key mine = to_key(here);
             const Order order = order_of(0, address, arena, offset, length, epoch, there, 0);
             const nb::gil_scoped_release free;
-            return measure_trips(self.end(), order, mine, count, first);
+            return measure_trips(self.end(), order, mine, count, first, pause_ns);
           },
           "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a, "there"_a, "here"_a, "count"_a,
-          "first"_a)
+          "first"_a, "pause_ns"_a)
       .def("pending", [](Held& self) { return self.end().events().pending(); })
       .def(
           "wake", [](Held& self) { self.end().wake(); }, Free())
