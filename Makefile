@@ -12,7 +12,8 @@ WORKERS ?= $(shell n=$$(($$(nproc) + 1)); echo $$((n > 4 ? 4 : n)))
 export GENIE_VENV PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all native-test fuzz check format opinfo bench golden-update locks clean
+.PHONY: help setup demo test test-all native-test fuzz check format opinfo compatibility bench golden-update \
+	locks clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ opinfo: setup ## torch's own operator tests through every path; ARGS=--write rew
 
 bench: setup ## measure; ARGS names suites and options
 	$(BIN)/genie bench $(ARGS)
+
+compatibility: setup ## attempt every family and program, rewrite docs/compatibility.md
+	$(BIN)/python -m tests.compat.sweep $(ARGS)
 
 golden-update: setup ## rewrite the golden files that the tests compare with; review the diff
 	$(BIN)/python -m pytest -m "not sweep" -q --snapshot-update $(ARGS)

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from genie.capture.control import kind_of, lower, names_a_body, sub_graph_error
 from genie.capture.encode import Unsupported, encode
+from genie.capture.lower import SAME_AS
 from genie.capture.outputs import only_returned
 from genie.capture.ragged import axes, learn
 from genie.capture.walk import Walk, module_of
@@ -18,7 +20,7 @@ from genie_schemas import optable
 from genie_schemas.args import Ref
 from genie_schemas.names import clean
 
-__all__ = ["capture_call"]
+__all__ = ["capture_nodes"]
 
 _DROPOUTS = {
     "aten.dropout.default": 2,
@@ -61,9 +63,21 @@ _PROVED = {
 }
 
 
-def capture_call(walk: Walk, node: fx.Node) -> None:
+def capture_nodes(walk: Walk, graph: fx.Graph) -> None:
+    """Every call of a graph. Raises GenieError GEN0220, GEN0223, GEN0225, GEN0226."""
+    for node in graph.nodes:
+        if node.op == "call_function":
+            _call(walk, node)
+        elif node.op == "get_attr" and not names_a_body(node):
+            raise sub_graph_error(walk, node)
+
+
+def _call(walk: Walk, node: fx.Node) -> None:
     """One call_function: dropped, passed through, or made a Node."""
     fake = node.meta.get("val")
+    if kind_of(node):
+        lower(walk, node, capture_nodes)
+        return
     if node.target is operator.getitem:
         source, index = node.args
         if isinstance(source, fx.Node) and source in walk.tuples and isinstance(index, int):
@@ -91,7 +105,8 @@ def capture_call(walk: Walk, node: fx.Node) -> None:
     if name in _PASS_THROUGH or (name in _DROPOUTS and _inactive(node, _DROPOUTS[name])):
         walk.refs[node] = walk.refs[node.args[0]]  # type: ignore[index]
         return
-    _operator(walk, node, _METADATA_IN_PLACE.get(name, name), fake)
+    name = SAME_AS.get(name) or _METADATA_IN_PLACE.get(name, name)
+    _operator(walk, node, name, fake)
 
 
 def _number(walk: Walk, node: fx.Node) -> None:

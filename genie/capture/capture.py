@@ -15,13 +15,14 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from genie.capture.calls import capture_call
+from genie.capture.calls import capture_nodes
 from genie.capture.encode import encode
 from genie.capture.exporter import positional_only
 from genie.capture.inline import inline_regions
 from genie.capture.outputs import output_names
 from genie.capture.ragged import with_sizes
 from genie.capture.randomness import SEED, SEED_TYPE
+from genie.capture.state import lost, updates
 from genie.capture.tensors import HELD, Held, capture_constants, dedupe, first_names
 from genie.capture.walk import Locate, Walk
 from genie.graph.ir import Graph, Input, Output, Value
@@ -59,16 +60,13 @@ def capture(
         if item.kind in HELD and item.arg.name in used
     }
     held = capture_constants(walk, names)
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            capture_call(walk, node)
-        elif node.op == "get_attr":
-            raise _sub_graph(walk, node)
+    capture_nodes(walk, program.graph)
     if walk.draws.any:
         walk.values[SEED] = Value(SEED, SEED_TYPE, walk.storages.apart())
         inputs.append(Input(walk.values[SEED]))
     outputs = with_sizes(walk, _outputs(walk))
     _no_lost_mutation(walk, held)
+    outputs += updates(held, walk.written, [o.name for o in outputs])
     outputs = _drop_fresh_copies(walk, outputs)
     walk.nodes = live_nodes(walk.nodes, outputs, walk.values)
     used = {name for node in walk.nodes for name in node.reads()}
@@ -83,29 +81,10 @@ def capture(
         tuple(walk.nodes),
         tuple(outputs),
         tuple((path, type(m).__name__) for path, m in model.named_modules(remove_duplicate=False)),
+        tuple(walk.bodies),
         ragged=tuple(n for node in walk.nodes for n in node.writes() if n in walk.ragged),
     )
     return Captured(graph, tensors)
-
-
-def _sub_graph(walk: Walk, node: fx.Node) -> GenieError:
-    """The error for a graph within the graph; `node` names it."""
-    user = next(iter(node.users), node)
-    if getattr(user.target, "__name__", "") == "wrap_with_autocast":
-        return walk.fail(
-            "GEN0223",
-            user,
-            "the forward turns autocast on",
-            "which kernels then run is decided while running, not in the graph",
-            "cast in the entry, with model.bfloat16() or model.half(), or cast the tensors there",
-        )
-    return walk.fail(
-        "GEN0223",
-        node,
-        "the forward uses control-flow operators or a sub-graph",
-        f"{node.target} is a graph of its own",
-        "write the branch with torch.where",
-    )
 
 
 def _inputs(walk: Walk, model: nn.Module) -> list[Input]:
@@ -143,18 +122,17 @@ def _flat_names(walk: Walk, model: nn.Module) -> list[str]:
 
 
 def _no_lost_mutation(walk: Walk, held: list[Held]) -> None:
-    """Refuse graphs that write to the model's own tensors: export would lose it in silence."""
-    for value, kind, _ in held:
-        if value.storage in walk.written:
-            op, node = walk.written[value.storage]
-            what = "constant" if kind == "lifted" else kind
-            raise walk.fail(
-                "GEN0224",
-                node,
-                f"the forward writes to the {what} {value.name!r}",
-                f"{op} changes it, and a plan would forget the change after each run",
-                "call .eval() in the entry, or return the new value as an output",
-            )
+    """Refuse graphs that write to a lifted constant: export would lose it in silence."""
+    found = lost(held, walk.written)
+    if found is not None:
+        value, op, node = found
+        raise walk.fail(
+            "GEN0224",
+            node,
+            f"the forward writes to the constant {value.name!r}",
+            f"{op} changes it; it is no buffer of the model, so that the change would be lost",
+            "make it a buffer with register_buffer: its new value is an output of the plan then",
+        )
 
 
 def _drop_fresh_copies(walk: Walk, outputs: list[Output]) -> list[Output]:

@@ -33,6 +33,8 @@ def diagnose(
             "choose with torch.where(condition, a, b) instead of if; "
             "for sizes, use a fixed size and a mask",
         )
+    if _CONTROL.search(text) and kind in ("UncapturedHigherOrderOpError", "TorchRuntimeError"):
+        return _control_flow(text, place)
     if kind in ("ConstraintViolationError", "UserError") and (
         "Constraints violated" in text or "specialized" in text or "constant" in text
     ):
@@ -60,6 +62,22 @@ def diagnose(
         f"{kind}: {_first_line(text)}",
         remedy + "docs/troubleshooting.md lists the usual cases",
     )
+
+
+_CONTROL = re.compile(r"call_function (cond|while_loop|scan)|higher_order\.(cond|while_loop|scan)")
+
+
+def _control_flow(text: str, place: Place) -> GenieError:
+    """A call of torch.cond and its like that torch does not take, in fewer words than torch's."""
+    found = _CONTROL.search(text)
+    name = next(filter(None, found.groups())) if found else "control flow"
+    if "aliasing" in text:
+        cause = "a branch or turn returns a tensor that it was given, or writes to one"
+        remedy = "return a copy of it: x.clone()"
+    else:
+        cause = "its branches or turns do not fit: " + _first_line(text)
+        remedy = "let every branch or turn return tensors of one shape and dtype"
+    return GenieError("GEN0222", f"torch cannot capture this call of {name}", place, cause, remedy)
 
 
 def _eager_failure(model: nn.Module, call: Any) -> BaseException | None:

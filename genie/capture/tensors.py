@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from genie.capture.encode import Unsupported, stride_order
 from genie.capture.walk import Walk, module_of
-from genie.graph.ir import Constant, Value
+from genie.graph.ir import Constant, Node, Value
 from genie_schemas import constants
 from genie_schemas.args import Ref
 from genie_schemas.errors import GenieError, Place
@@ -65,10 +65,16 @@ def capture_constants(walk: Walk, names: dict[str, tuple[InputKind, str]]) -> li
         else:
             name = given[node.name]
         fake = node.meta["val"]
+        tensor = tensor.detach()
+        check_numbers(walk, node, target, kind, tensor)
+        wide = fake.dtype == torch.complex128
         try:
-            if fake.dtype == torch.complex128:
-                raise Unsupported("safetensors files hold no complex128")
-            value = walk.value(name, fake, walk.storages.fresh(fake))
+            storage = walk.storages.fresh(fake)
+            if wide:
+                # safetensors files hold no complex128: its parts, seen as what they are.
+                tensor = torch.view_as_real(tensor.resolve_conj())
+                seen = walk.value(walk.namer(f"{name}.complex"), fake, storage)
+            value = walk.value(name, torch.view_as_real(fake) if wide else fake, storage)
         except Unsupported as error:
             raise GenieError(
                 "GEN0223",
@@ -78,8 +84,39 @@ def capture_constants(walk: Walk, names: dict[str, tuple[InputKind, str]]) -> li
                 "convert it to a dense tensor of a common dtype",
             ) from None
         walk.refs[node] = Ref(name)
-        held.append((value, HELD[kind], tensor.detach()))
+        if wide:
+            view = Node("aten.view_as_complex.default", (Ref(name),), (), (seen,), "")
+            walk.nodes.append(view)
+            walk.refs[node] = Ref(seen.name)
+        held.append((value, HELD[kind], tensor))
     return held
+
+
+def check_numbers(
+    walk: Walk, node: fx.Node, name: str, kind: InputKind, tensor: torch.Tensor
+) -> None:
+    """GEN0229 when a parameter or buffer holds NaN, as a calibration without data leaves it.
+
+    A lifted constant may: it is a number that the code spells out.
+    """
+    if kind == InputKind.CONSTANT_TENSOR or not (tensor.is_floating_point() or tensor.is_complex()):
+        return
+    if tensor.is_floating_point() and tensor.itemsize == 1:
+        tensor = tensor.float()  # float8 has no sum
+    # One pass without an intermediate; infinities of both signs add up to NaN, too.
+    if not bool(torch.isnan(tensor.sum())):
+        return
+    count = int(torch.isnan(tensor).sum())
+    if count:
+        user = next(iter(node.users), node)
+        raise walk.fail(
+            "GEN0229",
+            user,
+            f"the model's tensor {name!r} holds NaN",
+            f"{count} of its {tensor.numel()} elements; everything computed from them is NaN",
+            "look at where it comes from: a calibration or statistics over no data, a division "
+            "by zero, a checkpoint of a diverged training",
+        )
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from genie.capture.aliases import Storages
 from genie.capture.encode import Symbols, type_text
 from genie.capture.randomness import Draws
-from genie.graph.ir import Node, Value
+from genie.graph.ir import Body, Node, Value
 from genie_schemas.args import Arg
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.names import Namer
@@ -43,6 +43,15 @@ class Walk:
         """Value whose size data decides → the dimensions that it decides, and the module."""
         self.written: dict[int, tuple[str, fx.Node]] = {}
         """Storage → the operator that first wrote to it, and its call."""
+        self.bodies: list[Body] = []
+        self.body_names = Namer()
+
+    def inside(self) -> Walk:
+        """A walk for a graph within this one: the same sizes, and values of its own."""
+        inner = Walk(self.program, self.spec, self.shown, self.locate)
+        inner.symbols = self.symbols
+        inner.bodies, inner.body_names = self.bodies, self.body_names
+        return inner
 
     def fail(self, code: str, node: fx.Node, message: str, cause: str, remedy: str) -> GenieError:
         """The error for a call, which names the user's line or else the module."""

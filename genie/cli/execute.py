@@ -138,12 +138,14 @@ def _compare(
     """Run the model eagerly in a child process on the same inputs and compare every output."""
     from genie.client.compare import compare
     from genie.client.files import load_inputs, save_tensors
+    from genie.graph.outputs import UPDATED
     from genie.model.eager import run_eager
 
     with tempfile.TemporaryDirectory(prefix="genie-compare-") as name:
         given, made = Path(name) / "inputs.safetensors", Path(name) / "outputs.safetensors"
         save_tensors(given, inputs)
-        run_eager(model, spec, given, made, result.threads, settings)
+        updated = [name for name in result.tensors if name.startswith(f"{UPDATED}.")]
+        run_eager(model, spec, given, made, result.threads, settings, updated)
         return compare(result.tensors, load_inputs(made))
 
 

@@ -1,11 +1,12 @@
 """The graph IR: a frozen, torch-free picture of a captured module."""
 
-from genie.graph.ir import Constant, Graph, Input, Node, Output, Value
+from genie.graph.ir import Body, Constant, Graph, Input, Node, Output, Value
 from genie.graph.legality import STAGE_RULES, check
 from genie.graph.printer import print_graph
 
 __all__ = [
     "STAGE_RULES",
+    "Body",
     "Constant",
     "Graph",
     "Input",

@@ -111,6 +111,26 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Body:
+    """A graph within the graph: a branch, a condition or a turn of a loop.
+
+    Calls of control flow (`genie_schemas.control`) name it as a program. Its values have names of
+    their own; it reads nothing but its inputs.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+
+    @cached_property
+    def table(self) -> dict[str, Value]:
+        """Value by name."""
+        made = (v for node in self.nodes for v in node.results if v is not None)
+        return {v.name: v for v in (*self.inputs, *made)}
+
+
+@dataclass(frozen=True)
 class Graph:
     """A captured module. `dims` maps each symbolic dimension to its (min, max)."""
 
@@ -123,6 +143,8 @@ class Graph:
     outputs: tuple[Output, ...]
     modules: tuple[tuple[str, str], ...]
     """Every module of the model: (path, class name), in definition order."""
+    bodies: tuple[Body, ...] = ()
+    """Graphs that calls of control flow name, each before those that call it."""
     ragged: tuple[str, ...] = ()
     """Values whose size data decides; their types say the most that it can be."""
 
@@ -150,27 +172,34 @@ def to_data(graph: Graph) -> dict[str, Any]:
     def value(v: Value | None) -> Any:
         return None if v is None else [v.name, v.type, v.storage]
 
-    data = {
+    def node(n: Node) -> Any:
+        return [
+            n.op,
+            [args.encode(a) for a in n.args],
+            {k: args.encode(a) for k, a in n.kwargs},
+            [value(v) for v in n.results],
+            n.module,
+        ]
+
+    data: dict[str, Any] = {
         "name": graph.name,
         "torch": graph.torch,
         "dims": [list(d) for d in graph.dims],
         "inputs": [value(i.value) for i in graph.inputs],
         "constants": [[value(c.value), c.kind, c.key, c.digest, c.bytes] for c in graph.constants],
-        "nodes": [
-            [
-                n.op,
-                [args.encode(a) for a in n.args],
-                {k: args.encode(a) for k, a in n.kwargs},
-                [value(v) for v in n.results],
-                n.module,
-            ]
-            for n in graph.nodes
-        ],
+        "nodes": [node(n) for n in graph.nodes],
         "outputs": [[o.name, o.value, args.encode(o.literal)] for o in graph.outputs],
         "modules": [list(m) for m in graph.modules],
     }
     # Left out where there is none, which keeps the digest of such a graph.
-    return data | ({"ragged": list(graph.ragged)} if graph.ragged else {})
+    if graph.ragged:
+        data["ragged"] = list(graph.ragged)
+    if graph.bodies:
+        data["bodies"] = [
+            [b.name, [value(v) for v in b.inputs], [node(n) for n in b.nodes], list(b.outputs)]
+            for b in graph.bodies
+        ]
+    return data
 
 
 def from_data(data: Mapping[str, Any]) -> Graph:
@@ -179,13 +208,8 @@ def from_data(data: Mapping[str, Any]) -> Graph:
     def value(item: Any) -> Value:
         return Value(*item)
 
-    return Graph(
-        data["name"],
-        data["torch"],
-        tuple((str(n), int(lo), int(hi)) for n, lo, hi in data["dims"]),
-        tuple(Input(value(v)) for v in data["inputs"]),
-        tuple(Constant(value(v), *rest) for v, *rest in data["constants"]),
-        tuple(
+    def nodes(items: Any) -> tuple[Node, ...]:
+        return tuple(
             Node(
                 op,
                 tuple(args.decode(a) for a in positional),
@@ -193,10 +217,22 @@ def from_data(data: Mapping[str, Any]) -> Graph:
                 tuple(None if v is None else value(v) for v in results),
                 module,
             )
-            for op, positional, keywords, results, module in data["nodes"]
-        ),
+            for op, positional, keywords, results, module in items
+        )
+
+    return Graph(
+        data["name"],
+        data["torch"],
+        tuple((str(n), int(lo), int(hi)) for n, lo, hi in data["dims"]),
+        tuple(Input(value(v)) for v in data["inputs"]),
+        tuple(Constant(value(v), *rest) for v, *rest in data["constants"]),
+        nodes(data["nodes"]),
         tuple(Output(n, v, args.decode(literal)) for n, v, literal in data["outputs"]),
         tuple((str(p), str(c)) for p, c in data["modules"]),
+        tuple(
+            Body(name, tuple(value(v) for v in inputs), nodes(calls), tuple(outputs))
+            for name, inputs, calls, outputs in data.get("bodies", ())
+        ),
         ragged=tuple(str(name) for name in data.get("ragged", ())),
     )
 

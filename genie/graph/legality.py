@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from genie.graph.ir import Graph, Node, Value
 from genie_schemas import args, optable
+from genie_schemas.control import CONTROL
 from genie_schemas.errors import InternalError
 from genie_schemas.expr import Expr
 from genie_schemas.verify.operators import values_in
@@ -39,20 +40,50 @@ def defined_before_use(graph: Graph) -> Iterator[str]:
 
 
 def allowed_operators(graph: Graph) -> Iterator[str]:
-    """Every operator is on the allow-list."""
-    for node in graph.nodes:
-        if optable.lookup(node.op) is None:
+    """Every operator is on the allow-list, or control flow over known bodies."""
+    bodies = {body.name for body in graph.bodies}
+    for node in _all_nodes(graph):
+        if node.op in CONTROL:
+            leaves = (leaf for arg in node.args for leaf in args.walk(arg))
+            called = {leaf.key for leaf in leaves if isinstance(leaf, args.ProgramRef)}
+            if not called <= bodies:
+                yield f"{node.op} calls {min(called - bodies)}, which is no body"
+        elif optable.lookup(node.op) is None:
             yield f"{node.op} is not on the allow-list"
 
 
 def known_dimensions(graph: Graph) -> Iterator[str]:
     """Expressions use declared dimensions only."""
     dims = {name for name, _, _ in graph.dims}
-    for node in graph.nodes:
+    for node in _all_nodes(graph):
         for arg in (*node.args, *(v for _, v in node.kwargs)):
             for leaf in args.walk(arg):
                 if isinstance(leaf, Expr) and not leaf.names <= dims:
                     yield f"{node.op} uses {leaf.text}"
+
+
+def bodies_are_closed(graph: Graph) -> Iterator[str]:
+    """A body reads what it was given or made, writes only to what it made, and returns that."""
+    for body in graph.bodies:
+        known = {v.name for v in body.inputs}
+        foreign = {v.storage for v in body.inputs}
+        for node in body.nodes:
+            for name in node.reads():
+                if name not in known:
+                    yield f"{node.op} in {body.name} reads {name} before it is defined"
+            for name in mutated(node):
+                if name in known and body.table[name].storage in foreign:
+                    yield f"{node.op} in {body.name} writes to what it was given"
+            known.update(node.writes())
+        for name in body.outputs:
+            if name not in known - {v.name for v in body.inputs}:
+                yield f"{body.name} returns {name}, which it does not make"
+
+
+def _all_nodes(graph: Graph) -> Iterator[Node]:
+    yield from graph.nodes
+    for body in graph.bodies:
+        yield from body.nodes
 
 
 def mutates_own_values(graph: Graph) -> Iterator[str]:
@@ -91,12 +122,19 @@ def _bound(node: Node, info: optable.OpInfo) -> dict[str, args.Arg]:
 
 
 STAGE_RULES: dict[str, tuple[Rule, ...]] = {
-    "capture": (single_assignment, defined_before_use, allowed_operators, known_dimensions),
+    "capture": (
+        single_assignment,
+        defined_before_use,
+        allowed_operators,
+        known_dimensions,
+        bodies_are_closed,
+    ),
     "schedule": (
         single_assignment,
         defined_before_use,
         allowed_operators,
         known_dimensions,
+        bodies_are_closed,
         mutates_own_values,
     ),
 }

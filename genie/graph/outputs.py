@@ -8,6 +8,9 @@ from typing import Any
 
 from genie_schemas.names import Namer, clean
 
+UPDATED = "updated"
+"""Outputs with the new values of the model's own tensors start with this."""
+
 
 def named_leaves(result: Any, is_leaf: Callable[[Any], bool]) -> list[tuple[str, Any]]:
     """Every leaf of a nested result with its name, in order.
@@ -37,3 +40,8 @@ def _walk(
     else:
         return []
     return [leaf for key, value in pairs for leaf in _walk(value, (*path, key), is_leaf)]
+
+
+def update_name(tensor: str) -> str:
+    """Name of the output that holds the new value of the model's parameter or buffer `tensor`."""
+    return f"{UPDATED}.{clean(tensor)}"

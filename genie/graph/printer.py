@@ -24,6 +24,11 @@ def _lines(graph: Graph) -> Iterator[str]:
     for constant in graph.constants:
         tied = "" if constant.key == constant.name else f" = {constant.key}"
         yield f"  {constant.kind} {constant.name}: {constant.value.type}{tied}"
+    for body in graph.bodies:
+        taken = ", ".join(f"{v.name}: {v.type}" for v in body.inputs)
+        yield f"  body {body.name}({taken}) -> {', '.join(body.outputs)}"
+        for node in body.nodes:
+            yield f"    {_call(node)}"
     module = None
     for node in graph.nodes:
         if node.module != module:

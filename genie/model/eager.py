@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ def run_eager(
     outputs: Path,
     threads: int,
     settings: Mapping[str, str] | None = None,
+    updated: Iterable[str] = (),
 ) -> None:
     """Run forward on the tensors of `inputs` and write its tensors, by output name, to `outputs`.
 
-    Both are safetensors files. `threads` is torch's thread count: equal bits need the same count
-    as the executor's. Raises GenieError as loading the model does, GEN0202 when forward raises,
-    GEN0228 when the child dies.
+    The model's own tensors whose new values the plan returns (`updated`), and every other buffer
+    that the forward changed, are written with them. Both are safetensors files. `threads` is
+    torch's thread count: equal bits need the same count as the executor's. Raises GenieError as
+    loading the model does, GEN0202 when forward raises, GEN0228 when the child dies.
     """
     from genie.spec import load_spec
 
@@ -43,6 +45,7 @@ def run_eager(
         "inputs": str(inputs),
         "outputs": str(outputs),
         "threads": threads,
+        "updated": list(updated),
     }
     with tempfile.TemporaryDirectory(prefix="genie-eager-") as folder:
         request["errors"] = str(Path(folder) / "error.json")
@@ -102,6 +105,7 @@ def _run(request: dict[str, Any]) -> None:
     weights = Path(request["weights"]) if request["weights"] else None
     # Some kernels round differently when a weight requires a gradient; a plan's never does.
     model = load_model(path, request["shown"], spec, weights).requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.named_buffers(remove_duplicate=False)}
     # A mapped file's tensors are not 64-byte aligned, and kernels round by alignment: copy.
     inputs = {name: tensor.clone() for name, tensor in load_file(request["inputs"]).items()}
     if (seed := inputs.pop(rng.SEED, None)) is not None:
@@ -112,9 +116,37 @@ def _run(request: dict[str, Any]) -> None:
     except BaseException as error:
         raise user_error(error, path, request["shown"], "the forward raised") from error
     leaves = named_leaves(result, lambda item: isinstance(item, torch.Tensor))
+    found = {
+        **dict(leaves),
+        **_updated(model, before, set(request["updated"]) - {n for n, _ in leaves}),
+    }
     save_file(
-        {name: tensor.detach().clone().contiguous() for name, tensor in leaves}, request["outputs"]
+        {name: tensor.detach().clone().contiguous() for name, tensor in found.items()},
+        request["outputs"],
     )
+
+
+def _updated(model: Any, before: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
+    """The model's tensors that are wanted, and its buffers that are not what they were."""
+    import torch
+
+    from genie.graph.outputs import update_name
+
+    def same(name: str, tensor: Any) -> bool:
+        old = before.get(name, tensor)
+        return old is tensor or (
+            old.dtype == tensor.dtype and torch.allclose(old, tensor, 0, 0, equal_nan=True)
+        )
+
+    own = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    return {
+        update_name(name): tensor
+        for name, tensor in own
+        if update_name(name) in wanted or not same(name, tensor)
+    }
 
 
 def call(model: Any, inputs: Mapping[str, Any]) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import genie
 from genie.graph.ir import Graph, graph_digest
-from genie.plan.programs import build
+from genie.plan.programs import build, build_bodies, called
 from genie.schedule.steps import Schedule
 from genie.semantics.regions import Region
-from genie_schemas import optable, ragged, rng, writer
+from genie_schemas import control, optable, ragged, rng, writer
 from genie_schemas.expr import parse
 from genie_schemas.names import identifier
 from genie_schemas.plan import (
@@ -64,7 +64,7 @@ class Emitted:
 def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
     """Write the plan. Its digest is computed last; nothing in it depends on machine or moment."""
     programs, steps = _programs(graph, schedule)
-    used = {op.op for program in programs.values() for op in program.ops}
+    used = {op.op for program in programs.values() for op in program.ops} - set(control.CONTROL)
     values = _values(graph, schedule, steps)
     devices = _devices(facts.spec, schedule, steps)
     plan = ExecutionPlan(
@@ -73,7 +73,7 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
         min_reader=FORMAT_VERSION,
         plan_digest=ZERO,
         name=identifier(graph.name),
-        requires=_requires(graph),
+        requires=_requires(graph, programs.values()),
         opset=Opset(torch=graph.torch, schemas={n: _schema(n) for n in sorted(used)}),
         provenance=Provenance(
             spec=facts.spec_digest,
@@ -109,12 +109,15 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
     return plan.model_copy(update={"plan_digest": writer.plan_digest(writer.plan_data(plan))})
 
 
-def _requires(graph: Graph) -> list[str]:
+def _requires(graph: Graph, programs: Iterable[Program]) -> list[str]:
     """The features that an executor and a client of the plan must have."""
+    ops = [op for program in programs for op in program.ops]
     found = ["compute.aten"]
+    if any(op.op in control.CONTROL for op in ops):
+        found.append(control.FEATURE)
     if graph.ragged and ragged.pairs(o.name for o in graph.outputs):
         found.append(ragged.FEATURE)
-    if any(key == rng.KEYWORD for node in graph.nodes for key, _ in node.kwargs):
+    if any(rng.KEYWORD in op.kwargs for op in ops):
         found.append(rng.FEATURE)
     return found
 
@@ -129,6 +132,7 @@ def _programs(graph: Graph, schedule: Schedule) -> tuple[dict[str, Program], tup
     programs: dict[str, Program] = {}
     steps: list[Step] = []
     keys = {c.name: c.key for c in graph.constants}
+    bodies = build_bodies(graph)
     for step in schedule.steps:
         if not isinstance(step, ComputeStep):
             steps.append(step)
@@ -136,11 +140,22 @@ def _programs(graph: Graph, schedule: Schedule) -> tuple[dict[str, Program], tup
         segment = schedule.segments[step.id]
         reads = _segment_reads(graph, segment.start, segment.stop)
         moved = {schedule.moved.get(name, name): name for name in step.reads}
-        built = build(graph, segment, reads, step.writes)
+        built = build(graph, segment, reads, step.writes, bodies)
+        _add_called(programs, built.program, {b.key: b.program for b in bodies.values()})
         programs.setdefault(built.key, built.program)
         actual = [moved.get(name, keys.get(name, name)) for name in reads]
         steps.append(step.model_copy(update={"program": built.key, "reads": actual}))
     return programs, tuple(steps)
+
+
+def _add_called(
+    programs: dict[str, Program], program: Program, known: Mapping[str, Program]
+) -> None:
+    """Put the programs that `program` calls in front of it, those that they call first."""
+    for key in called(program):
+        if key not in programs:
+            _add_called(programs, known[key], known)
+            programs[key] = known[key]
 
 
 def _segment_reads(graph: Graph, start: int, stop: int) -> list[str]:

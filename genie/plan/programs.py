@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from genie.graph.ir import Graph, Node, rename
+from genie.graph.ir import Graph, Node, Value, rename
 from genie.plan.scratch import scratch_text
 from genie.schedule.segments import Segment
 from genie_schemas import args, writer
+from genie_schemas.control import CONTROL
 from genie_schemas.names import Namer, clean
 from genie_schemas.plan import Op, Program, ProgramValue
 
@@ -20,16 +23,57 @@ class Built:
     program: Program
 
 
-def build(graph: Graph, segment: Segment, reads: list[str], writes: list[str]) -> Built:
+def build(
+    graph: Graph,
+    segment: Segment,
+    reads: list[str],
+    writes: list[str],
+    bodies: Mapping[str, Built] | None = None,
+) -> Built:
     """The program of a segment.
 
     `reads` are graph names of what it takes (values first come as they are used, constants under
-    the name that this segment uses), `writes` graph names of what it gives.
+    the name that this segment uses), `writes` graph names of what it gives; `bodies` are the
+    programs of the graph's bodies.
     """
     nodes = graph.nodes[segment.start : segment.stop]
-    table = graph.table
     local = _Local(segment.region)
     names = {name: local.argument(name, name in graph.constant_names) for name in reads}
+    return _program(graph, nodes, graph.table, (reads, writes), (local, names), bodies or {})
+
+
+def build_bodies(graph: Graph) -> dict[str, Built]:
+    """The program of each body of the graph, by the body's name."""
+    built: dict[str, Built] = {}
+    for body in graph.bodies:
+        local = _Local("")
+        reads = [v.name for v in body.inputs]
+        names = {name: local.argument(name, constant=False) for name in reads}
+        ends = (reads, list(body.outputs))
+        built[body.name] = _program(graph, body.nodes, body.table, ends, (local, names), built)
+    return built
+
+
+def called(program: Program) -> Iterator[str]:
+    """Keys of the programs that a program calls."""
+    for op in program.ops:
+        if op.op in CONTROL:
+            for item in op.args:
+                leaf = args.decode(item)
+                if isinstance(leaf, args.ProgramRef):
+                    yield leaf.key
+
+
+def _program(
+    graph: Graph,
+    nodes: Sequence[Node],
+    table: Mapping[str, Value],
+    ends: tuple[Sequence[str], Sequence[str]],
+    naming: tuple[_Local, dict[str, str]],
+    bodies: Mapping[str, Built],
+) -> Built:
+    reads, writes = ends
+    local, names = naming
     ops = []
     for node in nodes:
         results = []
@@ -41,17 +85,24 @@ def build(graph: Graph, segment: Segment, reads: list[str], writes: list[str]) -
             Op(
                 out=results,
                 op=node.op,
-                args=[args.encode(rename(a, names)) for a in node.args],
+                args=[_argument(a, names, bodies) for a in node.args],
                 kwargs={k: args.encode(rename(a, names)) for k, a in node.kwargs},
             )
         )
+    scratch = scratch_text(nodes, writes, table, {body.name: body for body in graph.bodies})
     program = Program(
         inputs=[ProgramValue(name=names[n], type=table[n].type) for n in reads],
         outputs=[ProgramValue(name=names[n], type=table[n].type) for n in writes],
-        scratch_bytes=scratch_text(nodes, writes, table),
+        scratch_bytes=scratch,
         ops=ops,
     )
     return Built(writer.program_key(writer.to_data(program)), program)
+
+
+def _argument(arg: args.Arg, names: Mapping[str, str], bodies: Mapping[str, Built]) -> Any:
+    if isinstance(arg, args.ProgramRef):
+        return args.encode(args.ProgramRef(bodies[arg.key].key))
+    return args.encode(rename(arg, names))
 
 
 class _Local:

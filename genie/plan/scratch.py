@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from genie.graph.ir import Node, Value
+from genie.graph.ir import Body, Node, Value
+from genie_schemas.args import ProgramRef
 from genie_schemas.types import parse_type
 
 MAX_CANDIDATES = 4
@@ -24,12 +25,28 @@ def byte_terms(type_text: str) -> tuple[str, int]:
     return "*".join(factors[:-1]), int(factors[-1])
 
 
-def scratch_text(nodes: Sequence[Node], outputs: Sequence[str], table: Mapping[str, Value]) -> str:
+def scratch_text(
+    nodes: Sequence[Node],
+    outputs: Sequence[str],
+    table: Mapping[str, Value],
+    bodies: Mapping[str, Body] | None = None,
+) -> str:
     """The peak bytes that `nodes` hold beyond what they are given, views counted with their base.
+
+    A call of control flow holds, beside its results, what the largest of its `bodies` holds.
 
     At the end each output gets memory of its own: one that is a view, or that shares memory with
     an input or another output, is copied while the others are still held.
     """
+    return sum_text(_peaks(nodes, outputs, table, bodies or {}))
+
+
+def _peaks(
+    nodes: Sequence[Node],
+    outputs: Sequence[str],
+    table: Mapping[str, Value],
+    bodies: Mapping[str, Body],
+) -> list[dict[str, int]]:
     whole, last = _storages(nodes, outputs, table)
     live: Counter[str] = Counter()
     held: dict[int, tuple[str, int]] = {}
@@ -41,7 +58,13 @@ def scratch_text(nodes: Sequence[Node], outputs: Sequence[str], table: Mapping[s
             held[value.storage] = byte_terms(value.type)
             factor, number = held[value.storage]
             live[factor] += number
-        peaks.append({f: n for f, n in live.items() if n})
+        inside = _joined(
+            peak
+            for name in _called(node)
+            for body in (bodies[name],)
+            for peak in _peaks(body.nodes, body.outputs, body.table, bodies)
+        )
+        peaks.append({f: n for f, n in (live + inside).items() if n})
         for storage in [s for s in held if last[s] == i]:
             factor, number = held.pop(storage)
             live[factor] -= number
@@ -53,7 +76,21 @@ def scratch_text(nodes: Sequence[Node], outputs: Sequence[str], table: Mapping[s
             live[factor] += number
         taken.add(value.storage)
     peaks.append({f: n for f, n in live.items() if n})
-    return sum_text(peaks)
+    return peaks
+
+
+def _called(node: Node) -> list[str]:
+    """Names of the bodies that a call of control flow runs."""
+    return [arg.key for arg in node.args if isinstance(arg, ProgramRef)]
+
+
+def _joined(sums: Iterable[Sum]) -> Counter[str]:
+    """A sum that dominates all of these."""
+    joined: Counter[str] = Counter()
+    for one in sums:
+        for factor, number in one.items():
+            joined[factor] = max(joined[factor], number)
+    return joined
 
 
 def _storages(
@@ -86,11 +123,7 @@ def sum_text(peaks: Iterable[Sum]) -> str:
         kept = [other for other in kept if not _dominates(peak, other)]
         kept.append(dict(peak))
     if len(kept) > MAX_CANDIDATES:
-        joined: Counter[str] = Counter()
-        for peak in kept:
-            for factor, number in peak.items():
-                joined[factor] = max(joined[factor], number)
-        kept = [dict(joined)]
+        kept = [dict(_joined(kept))]
     texts = sorted(_text(peak) for peak in kept)
     if not texts:
         return "0"

@@ -19,6 +19,7 @@ from torch import Tensor
 from genie_schemas import args, ragged, rng
 from genie_schemas.constants import ConstantFiles
 from genie_schemas.constants import digest as blake3_digest
+from genie_schemas.control import CONTROL, parse_control
 from genie_schemas.expr import Expr, parse
 from genie_schemas.plan import (
     ComputeStep,
@@ -213,7 +214,37 @@ class Interpreter:
             taken.add(storage.data_ptr())
         return outputs, max(most, held_bytes(dict(enumerate(outputs)), foreign) + copies)
 
+    def _control(self, op: Op, env: dict[str, Any]) -> list[Tensor]:
+        call = parse_control(op.op, [args.decode(a) for a in op.args])
+        programs = [self.plan.programs[key] for key in call.programs]
+
+        def run(program: Program, *given: Tensor) -> list[Tensor]:
+            for value, formal in zip(given, program.inputs, strict=True):
+                densified(value, formal.type, self.dims)
+            found, self.inside = self._program(program, list(given))
+            outputs = zip(program.outputs, found, strict=True)
+            return [densified(t, v.type, self.dims) for v, t in outputs]
+
+        carry, columns, others = (
+            [env[n] for n in part] for part in (call.carried, call.scanned, call.others)
+        )
+        if call.predicate is not None:
+            return run(programs[0 if env[call.predicate] else 1], *others)
+        if not columns:
+            while run(programs[0], *carry, *others)[0]:
+                carry = run(programs[1], *carry, *others)
+            return [value.clone() for value in carry]
+        stacks: list[list[Tensor]] = []
+        for row in zip(*columns, strict=True):
+            found = run(programs[0], *carry, *row, *others)
+            carry = found[: len(carry)]
+            stacks.append(found[len(carry) :])
+        return [*carry, *(torch.stack(s) for s in zip(*stacks, strict=True))]
+
     def _op(self, op: Op, env: dict[str, Any]) -> None:
+        if op.op in CONTROL:
+            env |= zip(op.out, self._control(op, env), strict=True)
+            return
         _, packet, overload = op.op.split(".")
         function = getattr(getattr(torch.ops.aten, packet), overload)
         positional = [self._resolve(args.decode(a), env) for a in op.args]

@@ -37,14 +37,6 @@ class Refusal:
 
 
 REFUSALS = {
-    "batch_norm_in_training": Refusal(
-        "GEN0224",
-        "return self.norm(x)",
-        "return self.norm(x)",
-        "running_mean",
-        init="self.norm = nn.BatchNorm1d(6)",
-        build="return M().train()",
-    ),
     "dropout_in_training": Refusal(
         "GEN0225",
         "return self.drop(x)",
@@ -55,27 +47,6 @@ REFUSALS = {
     ),
     "random_numbers": Refusal("GEN0225", "y = x * 2\nreturn y + torch.rand_like(x)", "rand_like"),
     "drawing_by_chance": Refusal("GEN0225", "return torch.bernoulli(x.sigmoid())", "bernoulli"),
-    "counting_buffer": Refusal(
-        "GEN0224",
-        "self.count.add_(1)\nreturn x + self.count",
-        "self.count.add_(1)",
-        "the buffer 'count'",
-        init="self.register_buffer('count', torch.zeros(6))",
-    ),
-    "reassigned_buffer": Refusal(
-        "GEN0224",
-        "self.count = self.count + 1\nreturn x + self.count",
-        None,
-        "the buffer 'count'",
-        init="self.register_buffer('count', torch.zeros(6))",
-    ),
-    "parameter_through_a_view": Refusal(
-        "GEN0224",
-        "self.w[0].mul_(2)\nreturn x + self.w[0]",
-        "self.w[0].mul_(2)",
-        "the parameter 'w'",
-        init="self.w = nn.Parameter(torch.ones(2, 6))",
-    ),
     "cache_outside_of_the_module": Refusal(
         "GEN0224",
         "self.cache.keys[0].copy_(x.sum(0))\nreturn x @ self.cache.keys",
@@ -117,11 +88,30 @@ REFUSALS = {
     "upper_bound": Refusal(
         "GEN0221", "y = torch.zeros(5, 6)\nreturn y[: x.shape[0]] + x", None, "b: {max: 5}"
     ),
-    "conditional": Refusal(
-        "GEN0223",
-        "return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))",
+    "branches_of_two_shapes": Refusal(
+        "GEN0222",
+        "return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y[:, :2], (x,))",
         "torch.cond",
-        "torch.where",
+        "one shape",
+    ),
+    "turn_that_returns_its_operand": Refusal(
+        "GEN0222",
+        "y = x.sum(0)\nreturn scan(lambda c, i: (c + i, c), y, x)",
+        "return scan",
+        "x.clone()",
+        before="from torch._higher_order_ops.scan import scan\n",
+    ),
+    "branch_writes_to_its_operand": Refusal(
+        "GEN0223",
+        "return torch.cond(x.sum() > 0, lambda y: y.add_(1), lambda y: y - 1, (x,))",
+        "torch.cond",
+    ),
+    "nan_in_a_buffer": Refusal(
+        "GEN0229",
+        "y = x + 1\nreturn y / self.scale",
+        "self.scale",
+        "calibration",
+        init="self.register_buffer('scale', torch.zeros(0, 6).mean(0))",
     ),
     "custom_operator": Refusal(
         "GEN0223",
@@ -213,13 +203,6 @@ REFUSALS = {
             "q = torch.quantize_per_tensor(torch.ones(6), 1, 0, torch.qint8)\n"
             "self.register_buffer('q', q)"
         ),
-    ),
-    "wide_complex_buffer": Refusal(
-        "GEN0223",
-        "return x * self.c",
-        None,
-        "complex128",
-        init="self.register_buffer('c', torch.ones(6, dtype=torch.complex128))",
     ),
     "another_parameter_name": Refusal(
         "GEN0206",

@@ -92,15 +92,47 @@ CASES: dict[str, Case] = {
     "data-dependent-size": Case(
         1, line("        hidden = self.body(image[torch.bincount(image[:, 0].long())])\n")
     ),
-    "training-mode": Case(
-        1, MODEL.replace("nn.Linear(8, 8)", "nn.BatchNorm1d(8)").replace(".eval()", "")
-    ),
     "dropout": Case(1, MODEL.replace("nn.Linear(8, 8)", "nn.Dropout(0.5)").replace(".eval()", "")),
-    "buffer-written": Case(
+    "constant-written": Case(
+        1,
+        "SEEN = []\n" + MODEL.replace(
+            "self.head =", "SEEN.append(torch.zeros(8)); self.head ="
+        ).replace("hidden = self.body(image)", "SEEN[0].add_(image[0]); hidden = image + SEEN[0]"),
+    ),
+    "custom-operator": Case(
+        1,
+        line("        hidden = torch.ops.mine.twice(self.body(image))\n").replace(
+            "class Net",
+            "@torch.library.custom_op('mine::twice', mutates_args=())\n"
+            "def twice(x: torch.Tensor) -> torch.Tensor:\n"
+            "    return x * 2\n\n\n"
+            "twice.register_fake(torch.empty_like)\n\n\n"
+            "class Net",
+        ),
+    ),
+    "meta-device": Case(1, MODEL.replace("nn.Linear(8, 8)", "nn.Linear(8, 8, device='meta')")),
+    "calibration-without-data": Case(
         1,
         MODEL.replace(
-            "self.head =", 'self.register_buffer("seen", torch.zeros(8)); self.head ='
-        ).replace("hidden = self.body(image)", "self.seen.add_(image[0]); hidden = image"),
+            "self.head =",
+            'self.register_buffer("scale", torch.zeros(0, 8).mean(0)); self.head =',
+        ).replace("hidden = self.body(image)", "hidden = self.body(image / self.scale)"),
+    ),
+    "branches-differ": Case(
+        1,
+        line(
+            "        hidden = torch.cond(\n"
+            "            image.sum() > 0, lambda x: x + 1, lambda x: x[:, :3], (image,)\n"
+            "        )\n"
+        ),
+    ),
+    "branch-writes-outside": Case(
+        1,
+        line(
+            "        hidden = torch.cond(\n"
+            "            image.sum() > 0, lambda x: x.add_(1), lambda x: x + 2, (image,)\n"
+            "        )\n"
+        ),
     ),
     "input-unknown": Case(4, spec=SPEC.replace("image:", "imgae:")),
     "input-missing": Case(4, MODEL.replace("(self, image)", "(self, image, mask)")),

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from genie.graph import Graph, Node, Output, Value, check, print_graph
+from genie.graph import Body, Graph, Node, Output, Value, check, print_graph
 from genie.graph.ir import from_data, graph_digest, to_data
 from genie.graph.legality import STAGE_RULES
 from genie_schemas.args import Ref
@@ -80,6 +80,9 @@ BROKEN = {
     "defined_before_use": lambda g: appended(g, node("aten.relu.default", Ref("nobody"))),
     "allowed_operators": lambda g: appended(g, node("aten.bogus.default", Ref("x"))),
     "known_dimensions": lambda g: appended(g, node("aten.add.Tensor", Ref("x"), parse("q*2"))),
+    "bodies_are_closed": lambda g: dataclasses.replace(
+        g, bodies=(Body("b", (Value("i", "f32[]", 1),), (), ("i",)),)
+    ),
     "mutates_own_values": lambda g: appended(g, node("aten.relu_.default", Ref("x"), result=None)),
 }
 

@@ -159,7 +159,9 @@ class DeviceExecutor:
         for key in sorted(used - set(entry.programs)):
             program = entry.plan.programs[key]
             try:
-                compiled[key] = slots.compile_program(program, self._backend.device)
+                compiled[key] = slots.compile_program(
+                    program, self._backend.device, entry.plan.programs
+                )
             except GenieError as error:
                 if error.place is not None:
                     error.place = Place(path=f"programs.{key}.{error.place.path}")

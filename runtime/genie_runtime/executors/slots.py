@@ -17,9 +17,11 @@ from typing import Any
 import torch
 
 from genie_runtime.executors import ops
+from genie_runtime.executors.control import Nested, turn
 from genie_runtime.executors.drawing import seed_slot
 from genie_runtime.executors.runs import NEVER, Stop, Stopped
 from genie_schemas import args, rng
+from genie_schemas.control import CONTROL, parse_control
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.expr import Expr, ExprError
 from genie_schemas.plan import Op, Program
@@ -55,6 +57,8 @@ class _Call:
     out: int
     outs: tuple[int, ...] | None
     frees: tuple[int, ...]
+    nested: Nested | None = None
+    """What a call of control flow runs; it takes the place of `fn` when bound."""
 
 
 class SlotProgram:
@@ -85,7 +89,11 @@ class SlotProgram:
             for leaf in args.walk(value)
         )
         names = frozenset().union(*(leaf.names for leaf in leaves if isinstance(leaf, Expr)))
-        self._dims = tuple(sorted(names))
+        nested = [call.nested for call in self._calls if call.nested is not None]
+        self.controls = bool(nested)
+        """Whether it has control flow: what it holds and computes then depends on data."""
+        self.dims: frozenset[str] = names.union(*(item.dims for item in nested))
+        self._dims = tuple(sorted(self.dims))
         self._bindings: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
 
     def bind(self, dims: Mapping[str, int]) -> Bound:
@@ -94,7 +102,7 @@ class SlotProgram:
         bound = self._bindings.get(key)
         if bound is None:
             bound = self._bindings[key] = _Binder(self._device, self._index, dims).bind(
-                self.inputs, self._calls, self.outputs, self.seed
+                self.inputs, self._calls, self.outputs, self.seed, self.controls
             )
             if len(self._bindings) > _KEPT_BINDINGS:
                 self._bindings.popitem(last=False)
@@ -113,8 +121,10 @@ class Bound:
         ops_: Sequence[Op],
         outputs: Sequence[int],
         seed: int | None,
+        controls: bool,
     ) -> None:
         self.seed = seed
+        self.controls = controls
         self._template = template
         self._calls = tuple(calls)
         self._ops = tuple(ops_)
@@ -128,6 +138,8 @@ class Bound:
         slots = self._template.copy()
         slots[: len(inputs)] = inputs
         at = 0
+        if self.controls:
+            turn.stop, turn.limit = stop, None
         try:
             for at, fn, fetch, out, outs, frees in self._calls:  # noqa: B007 - read when one fails
                 result = fn(*fetch(slots))
@@ -140,7 +152,7 @@ class Bound:
                     slots[slot] = None
                 if stop.now:
                     raise Stopped
-        except Stopped:
+        except (Stopped, OperatorFailed):
             raise
         except Exception as error:
             raise OperatorFailed(self._ops[at], at, error) from error
@@ -159,6 +171,7 @@ class Bound:
         slots = self._template.copy()
         slots[: len(inputs)] = inputs
         for position, fn, fetch, out, outs, frees in self._calls:
+            turn.stop, turn.limit, turn.most = stop, limit - meter.held, 0
             try:
                 result = fn(*fetch(slots))
                 if outs is None:
@@ -166,8 +179,11 @@ class Bound:
                 else:
                     for slot, item in zip(outs, result, strict=True):
                         slots[slot] = item
+            except (Stopped, OperatorFailed, GenieError):
+                raise
             except Exception as error:
                 raise OperatorFailed(self._ops[position], position, error) from error
+            meter.most = max(meter.most, meter.held + turn.most)
             for slot in (out,) if outs is None else outs:
                 meter.store(slot, slots[slot])
             if meter.held > limit:
@@ -233,12 +249,18 @@ class _Binder:
         self._template: Slots = [None] * len(index)
 
     def bind(
-        self, inputs: int, calls: Sequence[_Call], outputs: Sequence[int], seed: int | None
+        self,
+        inputs: int,
+        calls: Sequence[_Call],
+        outputs: Sequence[int],
+        seed: int | None,
+        controls: bool,
     ) -> Bound:
         trash = self._constant(None)  # results that nobody named go here
         bound = []
         for position, call in enumerate(calls):
-            fn, values = call.fn, list(call.positional)
+            fn = call.fn if call.nested is None else call.nested.bind(self._dims)
+            values = list(call.positional)
             fixed = {k: v for k, v in call.keywords.items() if not _has_ref(v)}
             named = {k: v for k, v in call.keywords.items() if _has_ref(v)}
             try:
@@ -258,7 +280,8 @@ class _Binder:
             if trash in ((out,) if outs is None else outs):
                 frees = (*frees, trash)
             bound.append((position, fn, fetch, out, outs, frees))
-        return Bound(self._template, bound, [call.op for call in calls], outputs, seed)
+        called = [call.op for call in calls]
+        return Bound(self._template, bound, called, outputs, seed, controls)
 
     def _constant(self, value: Any) -> int:
         self._template.append(value)
@@ -325,8 +348,10 @@ def _malformed(op: Op, position: int, cause: str) -> GenieError:
     )
 
 
-def compile_program(program: Program, device: torch.device) -> SlotProgram:
-    """Resolve a program for `device`.
+def compile_program(
+    program: Program, device: torch.device, others: Mapping[str, Program] | None = None
+) -> SlotProgram:
+    """Resolve a program for `device`; `others` are the plan's programs, which it may call.
 
     Raises GenieError: GEN0456 and GEN0457 for an operator that does not exist here, GEN0458 when
     the program is malformed.
@@ -336,7 +361,10 @@ def compile_program(program: Program, device: torch.device) -> SlotProgram:
         index[value.name] = len(index)
     calls = []
     for position, op in enumerate(program.ops):
-        calls.append(_compile(op, position, index, device))
+        if op.op in CONTROL:
+            calls.append(_control(op, position, index, device, others or {}))
+        else:
+            calls.append(_compile(op, position, index, device))
     missing = [v.name for v in program.outputs if v.name not in index]
     if missing:
         raise GenieError(
@@ -347,6 +375,40 @@ def compile_program(program: Program, device: torch.device) -> SlotProgram:
         )
     keep = {index[v.name] for v in program.outputs}
     return SlotProgram(program, device, _with_frees(calls, index, keep), index)
+
+
+def _control(
+    op: Op,
+    position: int,
+    index: dict[str, int],
+    device: torch.device,
+    others: Mapping[str, Program],
+) -> _Call:
+    """A call of control flow. A verified plan has no cycle of programs: keys name contents."""
+    try:
+        call = parse_control(op.op, [args.decode(item) for item in op.args])
+    except args.ArgError as error:
+        raise _malformed(op, position, str(error)) from None
+    missing = [name for name in call.reads if name not in index]
+    if missing:
+        raise _malformed(op, position, f"it reads {missing[0]!r}, which nothing before writes")
+    absent = [key for key in call.programs if key not in others]
+    if absent:
+        raise _malformed(op, position, f"the plan has no program {absent[0]}")
+    programs = [others[key] for key in call.programs]
+    compiled = [compile_program(program, device, others) for program in programs]
+    slots = []
+    for name in op.out:
+        if name is not None and name in index:
+            raise _malformed(op, position, f"{name!r} is written twice")
+        slots.append(-1 if name is None else index.setdefault(name, len(index)))
+    reads = tuple(args.Ref(name) for name in call.reads)
+    nested = Nested(call, programs, compiled)
+    return _Call(op, _unbound, reads, {}, -1, tuple(slots), (), nested)
+
+
+def _unbound(*_: Any) -> None:
+    raise AssertionError("a call of control flow runs only when it is bound")
 
 
 def _compile(op: Op, position: int, index: dict[str, int], device: torch.device) -> _Call:

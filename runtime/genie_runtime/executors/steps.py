@@ -164,8 +164,10 @@ class StepRunner:
     def _run_program(self, step: Compute, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if step.id not in self._schedule.scratch:
             left = self._device.memory_bytes - self._schedule.constant_bytes - step.live
-            outputs, self._schedule.scratch[step.id] = step.bound.run_metered(
-                reads, left, self._run.stop
+            outputs, most = step.bound.run_metered(reads, left, self._run.stop)
+            # Another branch or more turns may hold more than what was just seen.
+            self._schedule.scratch[step.id] = (
+                max(most, step.scratch) if step.bound.controls else most
             )
             return outputs
         if step.bound.seed is not None:

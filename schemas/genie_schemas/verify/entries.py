@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from genie_schemas import ragged, rng
 from genie_schemas.args import ArgError, Named, ProgramRef, Ref, decode, walk
+from genie_schemas.control import CONTROL, FEATURE
 from genie_schemas.errors import GenieError
 from genie_schemas.expr import Expr
 from genie_schemas.plan import EntryPoint, ExecutionPlan
@@ -32,6 +33,7 @@ def _features(plan: ExecutionPlan) -> list[GenieError]:
     used["loop.generate"] = bool(plan.loops)
     ops = (op for program in plan.programs.values() for op in program.ops)
     used[rng.FEATURE] = any(rng.KEYWORD in op.kwargs for op in ops)
+    used[FEATURE] = any(op.op in CONTROL for p in plan.programs.values() for op in p.ops)
     return [
         problem("GEN0325", "requires", f"the plan uses {feature} and does not require it")
         for feature, wanted in used.items()

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from genie_schemas import args, optable, rng
+from genie_schemas.control import CONTROL
 from genie_schemas.errors import GenieError
 from genie_schemas.expr import Expr
 from genie_schemas.plan import ExecutionPlan, Op, Program
+from genie_schemas.verify import control
 from genie_schemas.verify._report import problem
 
 
@@ -18,7 +20,9 @@ def check_programs(plan: ExecutionPlan) -> list[GenieError]:
     used: set[str] = set()
     for key, program in plan.programs.items():
         errors += _Program(plan, f"programs.{key}", program).check()
-        used.update(op.op for op in program.ops)
+        used.update(op.op for op in program.ops if op.op not in CONTROL)
+    for key in control.too_deep(plan):
+        errors.append(problem("GEN0314", f"programs.{key}", "programs call programs too deeply"))
     for name in sorted(used - set(plan.opset.schemas)):
         errors.append(problem("GEN0306", "opset.schemas", f"the used operator {name} is not in it"))
     for name in sorted(set(plan.opset.schemas) - used):
@@ -90,7 +94,12 @@ class _Program:
     def op(self, part: str, op: Op) -> None:
         info = optable.lookup(op.op)
         views = False
-        if info is None:
+        if op.op in CONTROL:
+            try:
+                self.control(part, op)
+            except args.ArgError as error:
+                self.fail("GEN0307", part, f"{op.op}: {error}")
+        elif info is None:
             close = optable.similar(op.op)
             hint = f"did you mean {close[0]}?" if close else None
             self.fail("GEN0306", part, f"the operator {op.op} is not on the allow-list", hint)
@@ -122,6 +131,14 @@ class _Program:
                 "compile the plan again with this version",
             )
         )
+
+    def control(self, part: str, op: Op) -> None:
+        """Check a control-flow call; its results are memory of their own."""
+        call = control.parsed(op)
+        for name in call.reads:
+            self.leaf(part, op, args.Ref(name))
+        for told in control.problems(self.plan, op, call):
+            self.fail("GEN0307", part, f"{op.op}: {told}")
 
     def call(self, part: str, op: Op, info: optable.OpInfo) -> bool:
         """Check a call; whether a result may be memory that the program was given."""

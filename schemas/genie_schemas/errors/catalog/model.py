@@ -98,12 +98,12 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "returns something else than tensors.",
     ),
     "GEN0224": (
-        "model changes its own tensors",
+        "model changes a constant that is none of its buffers",
         _FAIL,
-        "Running the forward writes to a parameter, a buffer or a constant of the model, such as "
-        "BatchNorm's running statistics in training mode. Plans of this version keep no state "
-        "between runs, so the change would be lost in silence. Call `.eval()` in the entry, or "
-        "return the new value as an output.",
+        "Running the forward writes to a tensor that export lifted out of the code: a global, or "
+        "an attribute that is no registered buffer, such as a cache in an object of its own. The "
+        "change would be lost in silence. Register the tensor as a buffer: a plan hands the new "
+        "value of a buffer back as the output `updated.<buffer>`. Or return the value yourself.",
     ),
     "GEN0225": (
         "model draws random numbers",
@@ -131,6 +131,14 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         _FAIL,
         "The child process that imports and captures the model ended without an answer: it ran "
         "out of memory, crashed in native code or was killed. Its last output is shown.",
+    ),
+    "GEN0229": (
+        "model holds NaN",
+        _FAIL,
+        "A parameter or buffer of the model is not a number in places, so that what is computed "
+        "from it is not a number either. It usually comes from a calibration or from running "
+        "statistics over no data, from a scale that was divided by zero, or from a checkpoint of "
+        "a training that diverged. Mend it in the entry, or load other weights.",
     ),
     # -- the lazy device: GEN0260 to GEN0269 --
     "GEN0260": (

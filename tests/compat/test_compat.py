@@ -1,0 +1,46 @@
+"""Families and programs on their whole way; `make compatibility` attempts every one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from genie.client import Session
+from tests.compat.attempt import attempt_family, session
+from tests.compat.page import PAGE
+from tests.compat.programs import PROGRAMS, attempt_program
+
+FAMILIES = ("bert", "gpt2", "mixtral", "mamba", "vit", "clip", "whisper", "patchtst")
+"""A few of every kind, in a minute; each other one is in the page."""
+
+KNOWN = {"batch_norm_with_cumulative_average": "GEN0220"}
+"""Programs that cannot be compiled, and the code that says so."""
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Session]:
+    with session() as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family(name: str, runtime: Session) -> None:
+    outcome = attempt_family(name, runtime)
+    assert outcome.works, outcome
+    assert outcome.batch == "any"
+    assert f"| {name} | {', '.join(outcome.inputs)} | any |" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program(name: str, runtime: Session) -> None:
+    outcome = attempt_program(name, runtime)
+    if name in KNOWN:
+        assert outcome.code == KNOWN[name], outcome
+    else:
+        assert outcome.works, outcome
+    shown = f"works, {outcome.match}" if outcome.works else outcome.code
+    assert f"| {name} | {shown} |" in PAGE.read_text(encoding="utf-8")
