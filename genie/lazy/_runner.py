@@ -261,7 +261,10 @@ class Runner:
                 drop=[_hex(h) for h in sorted(drop)],
             )
         except GenieError as error:
-            error.context = {**(error.context or {}), "user_line": user_line()}
+            # Operators run when a value is looked at: the line that did so is all that is known.
+            line = user_line()
+            error.cause = "; ".join(filter(None, [error.cause, f"the program waited at {line}"]))
+            error.context = {**(error.context or {}), "user_line": line}
             raise
         return [from_client(result.tensors[name]) for name in plan.fetched]
 

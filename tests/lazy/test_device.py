@@ -8,6 +8,7 @@ from torch import nn
 
 import genie.lazy
 from genie.lazy import _lazy
+from genie_schemas.errors import GenieError
 
 
 def test_torch_knows_the_device() -> None:
@@ -139,3 +140,15 @@ def test_operators_know_the_module_that_they_belong_to() -> None:
 def test_errors_of_the_program_are_torchs_own() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
         torch.ones(2, 3, device="genie") @ torch.ones(4, 5, device="genie")
+
+
+def test_an_operator_that_fails_there_names_the_line_that_waited_for_it() -> None:
+    values = torch.arange(3000.0).to("genie")
+    chosen = values[torch.tensor([5000]).to("genie")]
+    with pytest.raises(GenieError) as caught:
+        chosen.sum().item()
+    assert caught.value.code == "GEN0460"
+    assert f"the program waited at {__file__}" in str(caught.value.cause)
+    with pytest.raises(RuntimeError, match="GEN0260"):
+        (chosen + 1).sum().item()
+    assert values.sum().item() == sum(range(3000))  # what was there before is still there
