@@ -115,11 +115,11 @@ class CallChannel:
         self._strand: Strand[_Event] = Strand(self._take)
 
     @property
-    @property
     def plan_digest(self) -> str:
         """The plan that it invokes."""
         return self._signature.plan.digest
 
+    @property
     def key(self) -> str:
         """What control messages call it."""
         return self.id.hex()
