@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from genie_schemas import control, ragged, rng
+from genie_schemas import ragged, rng
+from genie_schemas.control import FEATURE as CONTROL
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.plan import ExecutionPlan
 from genie_schemas.verify.dataflow import check_dataflow
@@ -22,7 +23,7 @@ from genie_schemas.verify.policies import check_policies
 
 __all__ = ["FEATURES", "STAGES", "peak_bytes", "verify"]
 
-FEATURES = ("compute.aten", control.FEATURE, ragged.FEATURE, rng.FEATURE)
+FEATURES = ("compute.aten", CONTROL, ragged.FEATURE, rng.FEATURE)
 """What a plan may list in `requires` for this version to execute it."""
 
 MAX_ERRORS = 20
