@@ -39,6 +39,9 @@ class Modules:
         register_module_forward_hook(self._leave, always_call=True)
 
     def _enter(self, module: torch.nn.Module, args: Any) -> None:
+        # What is traced runs nothing here, and torch.cond refuses branches that change a list.
+        if torch.compiler.is_compiling():
+            return
         if not self._stack:
             found = self._trees.get(module)
             if found is None:
@@ -51,6 +54,8 @@ class Modules:
         self._say(number)
 
     def _leave(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         if self._stack:
             self._stack.pop()
         self._say(self._stack[-1] if self._stack else 0)

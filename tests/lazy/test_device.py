@@ -152,3 +152,24 @@ def test_an_operator_that_fails_there_names_the_line_that_waited_for_it() -> Non
     with pytest.raises(RuntimeError, match="GEN0260"):
         (chosen + 1).sum().item()
     assert values.sum().item() == sum(range(3000))  # what was there before is still there
+
+
+def test_tracing_takes_no_notice_of_the_device() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, lambda v: self.inner(v), lambda v: v * 2, (x,))
+
+    with torch.no_grad():
+        program = torch.export.export(Loop(), (torch.ones(2, 4),), strict=False)
+    assert [str(n.target) for n in program.graph.nodes if "cond" in str(n.target)]
+    genie.lazy.reset_stats()
+    net = nn.Sequential(nn.Linear(64, 64)).to("genie")
+    with torch.no_grad():
+        net(torch.ones(64, 64).to("genie")).sum().item()
+    plan, _, _ = genie.lazy._setup.runner().last()
+    names = [op.out[0] for p in plan.loaded.installed.plan.programs.values() for op in p.ops]
+    assert "0.linear" in names
