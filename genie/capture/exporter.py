@@ -46,12 +46,19 @@ def _example(item: Input, spec: Spec) -> torch.Tensor:
     return ((ramp * 37 % 256).to(torch.float32) / 128 - 1).reshape(shape).to(dtype)
 
 
+def forward_place(model: nn.Module, shown: str) -> Place:
+    """Where the model's forward is defined; `shown` is the model file's name."""
+    code = getattr(type(model).forward, "__code__", None)
+    if code is None:
+        return Place(file=shown)
+    name = Path(code.co_filename).name
+    return Place(shown if name == Path(shown).name else name, code.co_firstlineno)
+
+
 def check_parameters(model: nn.Module, spec: Spec, shown: str) -> None:
     """Compare the spec's inputs with forward's parameters; GEN0206 for every difference."""
-    forward = type(model).forward
     parameters = inspect.signature(model.forward).parameters
-    code = getattr(forward, "__code__", None)
-    place = Place(file=Path(code.co_filename).name, line=code.co_firstlineno) if code else None
+    place = forward_place(model, shown)
     names = [
         n
         for n, p in parameters.items()

@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +52,9 @@ def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.M
             _place_of(entry, shown),
             remedy="return the Python module that it was made from",
         )
-    _check_tensors(model, shown)
+    _check_tensors(
+        model, lambda name: _origin(lambda: entry(**spec.model.args), entry, name, path, shown)
+    )
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -122,7 +125,14 @@ def _place_of(function: Any, shown: str) -> Place:
     return Place(file=shown, line=code.co_firstlineno if code else None)
 
 
-def _check_tensors(model: nn.Module, shown: str) -> None:
+def _origin(make: Any, entry: Any, name: str, path: Path, shown: str) -> Place:
+    """Where the model got its tensor `name`; the entry where that cannot be told."""
+    from genie.model.origin import origin
+
+    return origin(make, name, path, shown) or _place_of(entry, shown)
+
+
+def _check_tensors(model: nn.Module, origin: Callable[[str], Place]) -> None:
     """Every tensor of the model holds dense values: GEN0205 or GEN0223 when one does not."""
     named = [*model.named_parameters(), *model.named_buffers()]
     lazy = [name for name, tensor in named if torch.nn.parameter.is_lazy(tensor)]
@@ -130,16 +140,16 @@ def _check_tensors(model: nn.Module, shown: str) -> None:
         raise GenieError(
             "GEN0205",
             f"the model has {len(lazy)} parameters that are not initialised yet",
-            Place(file=shown),
+            origin(lazy[0]),
             f"the first is {lazy[0]}, of a lazy module",
             "call the model once with an example in the entry, or give the sizes",
         )
-    meta = [name for name, tensor in named if tensor.is_meta]
+    meta = [name for name, tensor in (*named, *_attributes(model)) if tensor.is_meta]
     if meta:
         raise GenieError(
             "GEN0205",
             f"the model has {len(meta)} tensors on the meta device, which hold no values",
-            Place(file=shown),
+            origin(meta[0]),
             f"the first is {meta[0]}",
             "materialise it (to_empty) and load weights, or build it on the CPU",
         )
@@ -149,10 +159,18 @@ def _check_tensors(model: nn.Module, shown: str) -> None:
             raise GenieError(
                 "GEN0223",
                 f"the model's tensor {name!r} cannot be carried by a plan",
-                Place(file=shown),
+                origin(name),
                 f"it is {kind}",
                 "convert it to a dense tensor of a common dtype in the entry",
             )
+
+
+def _attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that modules hold without registering them."""
+    for path, module in model.named_modules():
+        for name, held in vars(module).items():
+            if isinstance(held, torch.Tensor):
+                yield f"{path}.{name}" if path else name, held
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

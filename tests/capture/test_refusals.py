@@ -113,6 +113,74 @@ REFUSALS = {
         "calibration",
         init="self.register_buffer('scale', torch.zeros(0, 6).mean(0))",
     ),
+    "infinite_scale": Refusal(
+        "GEN0229",
+        "y = x + 1\nreturn y * self.scale.view(1, -1)",
+        "return y * self.scale",
+        "multiplied with",
+        init="self.register_buffer('scale', 127 / torch.zeros(6))",
+    ),
+    "quantised_weight_with_an_infinite_scale": Refusal(
+        "GEN0229",
+        "w = self.w.to(torch.float32) * self.scale\nreturn x @ w",
+        "self.w.to(torch.float32) * self.scale",
+        "'scale'",
+        init=(
+            "self.register_buffer('w', torch.ones(6, 6, dtype=torch.int8))\n"
+            "self.register_buffer('scale', 1 / torch.tensor([1.0, 2, 4, 0, 8, 16]))"
+        ),
+    ),
+    "nan_as_a_number": Refusal(
+        "GEN0229",
+        "y = x + 1\nreturn y * self.scale",
+        "return y * self.scale",
+        "calibration",
+        init="self.scale = float(torch.zeros(0).mean())",
+    ),
+    "two_buffers_in_one_memory": Refusal(
+        "GEN0230",
+        "self.keys.add_(x.sum(0))\nreturn x[:, :3] + self.first",
+        "self.keys.add_",
+        "'keys' and 'first' share",
+        init=(
+            "self.register_buffer('keys', torch.zeros(6))\n"
+            "self.register_buffer('first', self.keys[:3])"
+        ),
+    ),
+    "a_view_of_a_buffer_is_written": Refusal(
+        "GEN0230",
+        "self.first.add_(1)\nreturn x + self.keys",
+        "self.first.add_",
+        "take the view of it in the forward",
+        init=(
+            "self.register_buffer('keys', torch.zeros(6))\n"
+            "self.register_buffer('first', self.keys[:3])"
+        ),
+    ),
+    "random_numbers_without_gradients": Refusal(
+        "GEN0225",
+        "with torch.no_grad():\n    y = torch.rand_like(x)\nreturn x + y",
+        "y = torch.rand_like(x)",
+    ),
+    "an_operator_in_a_branch": Refusal(
+        "GEN0222",
+        "other = lambda y: y.clone().resize_(3, 4)\n"
+        "return torch.cond(x.sum() > 0, lambda y: y + 1, other, (x,))",
+        "other = lambda y",
+        "resize_()",
+    ),
+    "custom_operator_without_a_shape_rule": Refusal(
+        "GEN0223",
+        "y = x + 1\nreturn torch.ops.genie_tests.shapeless(y)",
+        "torch.ops.genie_tests.shapeless",
+        "shape of its result",
+        before=(
+            "if not hasattr(torch.ops.genie_tests, 'shapeless'):\n"
+            "    @torch.library.custom_op('genie_tests::shapeless', mutates_args=())\n"
+            "    def shapeless(x: torch.Tensor) -> torch.Tensor:\n"
+            "        return x * 2\n"
+        ),
+    ),
     "custom_operator": Refusal(
         "GEN0223",
         "return torch.ops.genie_tests.twice(x)",
@@ -182,22 +250,45 @@ REFUSALS = {
         "GEN0203", "return x", "def build", "TorchScript", build="return torch.jit.script(M())"
     ),
     "meta_device": Refusal(
-        "GEN0205", "return self.l(x)", None, "meta", init="self.l = nn.Linear(6, 6, device='meta')"
+        "GEN0205",
+        "return self.l(x)",
+        "self.l = nn.Linear",
+        "first is l.weight",
+        init="self.l = nn.Linear(6, 6, device='meta')",
+    ),
+    "moved_to_the_meta_device": Refusal(
+        "GEN0205",
+        "return self.l(x)",
+        "model.to('meta')",
+        "first is l.weight",
+        init="self.l = nn.Linear(6, 6)",
+        build="model = M()\nmodel.to('meta')\nreturn model",
+    ),
+    "a_constant_on_the_meta_device": Refusal(
+        "GEN0205",
+        "y = x + 1\nreturn y + self.c",
+        "self.c = torch.ones",
+        "no values",
+        init="self.c = torch.ones(6, device='meta')",
     ),
     "lazy_module": Refusal(
-        "GEN0205", "return self.l(x)", None, "not initialised", init="self.l = nn.LazyLinear(6)"
+        "GEN0205",
+        "return self.l(x)",
+        "self.l = nn.LazyLinear(6)",
+        "not initialised",
+        init="self.l = nn.LazyLinear(6)",
     ),
     "sparse_buffer": Refusal(
         "GEN0223",
         "return x @ self.s",
-        None,
+        "self.register_buffer('s'",
         "sparse_coo",
         init="self.register_buffer('s', torch.eye(6).to_sparse())",
     ),
     "quantised_buffer": Refusal(
         "GEN0223",
         "return x + self.q.dequantize()",
-        None,
+        "self.register_buffer('q', q)",
         "quantised",
         init=(
             "q = torch.quantize_per_tensor(torch.ones(6), 1, 0, torch.qint8)\n"

@@ -118,6 +118,45 @@ CASES: dict[str, Case] = {
             'self.register_buffer("scale", torch.zeros(0, 8).mean(0)); self.head =',
         ).replace("hidden = self.body(image)", "hidden = self.body(image / self.scale)"),
     ),
+    "calibration-of-zeros": Case(
+        1,
+        MODEL.replace(
+            "self.head =",
+            'self.register_buffer("scale", 127 / torch.zeros(8)); self.head =',
+        ).replace("hidden = self.body(image)", "hidden = self.body(image * self.scale)"),
+    ),
+    "buffers-share-memory": Case(
+        1,
+        MODEL.replace(
+            "self.head =",
+            'self.register_buffer("seen", torch.zeros(8))\n'
+            '        self.register_buffer("last", self.seen[:1])\n'
+            "        self.head =",
+        ).replace(
+            "hidden = self.body(image)", "self.seen.add_(image[0]); hidden = image + self.last"
+        ),
+    ),
+    "custom-operator-without-shape": Case(
+        1,
+        line("        hidden = torch.ops.mine.thrice(self.body(image))\n").replace(
+            "class Net",
+            "@torch.library.custom_op('mine::thrice', mutates_args=())\n"
+            "def thrice(x: torch.Tensor) -> torch.Tensor:\n"
+            "    return x * 3\n\n\n"
+            "class Net",
+        ),
+    ),
+    "data-dependent-while": Case(
+        1,
+        line(
+            "        hidden = image\n"
+            "        while hidden.abs().max() > 1:\n"
+            "            hidden = hidden / 2\n"
+        ),
+    ),
+    "no-output": Case(
+        1, MODEL.replace("return self.head(hidden)", "self.head(hidden)")
+    ),
     "branches-differ": Case(
         1,
         line(
