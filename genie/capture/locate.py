@@ -17,6 +17,7 @@ from genie_schemas.errors import GenieError, Place
 from genie_schemas.errors.user_code import traced_place
 from genie_schemas.spec import Spec
 
+
 class Locator:
     """Callable: fx node → the innermost line of the user's own code that made it, or None."""
 

@@ -213,7 +213,7 @@ def constants_in_the_way(folder: Path) -> None:
 
 
 CASES: dict[str, tuple[str, int, Callable[[Path], object]]] = {
-    "plan-not-announced": ("GEN0304", 8, plan_not_the_one_announced),
+    "plan-not-announced": ("GEN0304", 4, plan_not_the_one_announced),
     "plan-is-a-folder": ("GEN0330", 1, plan_is_a_folder),
     "constants-in-the-way": ("GEN0331", 1, constants_in_the_way),
     "input-file": ("GEN0406", 2, input_file),
