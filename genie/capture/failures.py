@@ -75,7 +75,8 @@ _CONTROL = re.compile(r"call_function (cond|while_loop|scan)|higher_order\.(cond
 
 
 _IN_BRANCH = re.compile(
-    r"Got graph break/error:\s*(.+)\s*Higher Order Operator: (?:torch\.)?(?:ops\.higher_order\.)?(\w+)"
+    r"Got graph break/error:\s*(.+)\s*"
+    r"Higher Order Operator: (?:torch\.)?(?:ops\.higher_order\.)?(\w+)"
 )
 
 
