@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from genie.capture.assigned import check_assigned
 from genie.capture.equivalents import Equivalents
 from genie.capture.failures import diagnose
 from genie_schemas.errors import GenieError, GenieErrors, Place
@@ -94,7 +95,7 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
     """Export the forward to training IR with the spec's dynamic dimensions.
 
     Inference only: gradients are off, which also keeps `torch.no_grad()` regions in line.
-    Raises GenieError GEN0202, GEN0206, GEN0220, GEN0221, GEN0222, GEN0226.
+    Raises GenieError GEN0202, GEN0206, GEN0220, GEN0221, GEN0222, GEN0224, GEN0226.
     """
     check_parameters(model, spec, shown)
     dims = {
@@ -107,13 +108,17 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
         for name, item in spec.inputs.items()
     }
     args, kwargs, shapes = _call(model, spec, dynamic)
-    with torch.no_grad(), warnings.catch_warnings(), _without_torchs_log():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), warnings.catch_warnings(record=True) as caught, _without_torchs_log():
+        warnings.simplefilter("always")
         try:
             with _explicit(model, spec), Equivalents():
-                return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+                program = torch.export.export(
+                    model, args, kwargs, dynamic_shapes=shapes, strict=False
+                )
         except BaseException as error:
             raise diagnose(error, model, (args, kwargs), path, shown, spec) from error
+    check_assigned(program, model, caught, (args, kwargs), (path, shown))
+    return program
 
 
 def _call(

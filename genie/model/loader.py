@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,10 +23,13 @@ from genie_schemas.errors.user_code import user_error
 from genie_schemas.spec import Spec
 
 
-def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.Module:
+def load_model(
+    path: Path, shown: str, spec: Spec, weights: Path | None, *, mapped: bool = False
+) -> nn.Module:
     """Import `path`, call the spec's entry and load `weights` into what it returns.
 
-    `shown` is the file's name as the user gave it, for messages. Raises GenieError GEN0200 file
+    `shown` is the file's name as the user gave it, for messages; `mapped` is `load_weights`'s.
+    Raises GenieError GEN0200 file
     missing, GEN0201 no such entry, GEN0202 the user's code raised, GEN0203 no nn.Module, GEN0204
     wrong arguments, GEN0210 … GEN0212 weights missing, unreadable, or of other names or shapes.
     """
@@ -56,7 +60,7 @@ def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.M
         model, lambda name: _origin(lambda: entry(**spec.model.args), entry, name, path, shown)
     )
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, mapped=mapped)
     return model
 
 
@@ -173,8 +177,16 @@ def _attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
                 yield f"{path}.{name}" if path else name, held
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into the module, strictly. GEN0210, GEN0211, GEN0212."""
+MAPPED_BYTES = 1 << 24
+"""From this size on, a parameter may be the mapped file itself."""
+
+
+def load_weights(model: nn.Module, path: Path, *, mapped: bool = False) -> None:
+    """Load a safetensors file into the module, strictly. GEN0210, GEN0211, GEN0212.
+
+    With `mapped`, large parameters are the file's own pages instead of copies. They need not lie
+    on 64 bytes then, where kernels round otherwise: for a model that is looked at and not run.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -200,7 +212,30 @@ def load_weights(model: nn.Module, path: Path) -> None:
     problems = _differences(expected, state, path)
     if problems:
         raise GenieErrors(problems)
+    if mapped:
+        for name, parameter in _mappable(model):
+            if name in state:
+                parameter.data = state.pop(name)
     model.load_state_dict(state, strict=False)
+
+
+def _mappable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Large parameters that loading only copies into, and that share no memory with others."""
+    every = (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+        *_attributes(model),
+    )
+    owners = Counter(tensor.untyped_storage()._cdata for _, tensor in every)
+    for path, module in model.named_modules():
+        own = type(module)._load_from_state_dict is not nn.Module._load_from_state_dict
+        if own or module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks:
+            continue
+        for last, parameter in module.named_parameters(recurse=False):
+            name = f"{path}.{last}" if path else last
+            alone = owners[parameter.untyped_storage()._cdata] == 1
+            if alone and parameter.nbytes >= MAPPED_BYTES:
+                yield name, parameter
 
 
 def _memory(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

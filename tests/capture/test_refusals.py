@@ -55,6 +55,20 @@ REFUSALS = {
         before="class Cache:\n    def __init__(self):\n        self.keys = torch.zeros(6, 6)\n",
         init="self.cache = Cache()",
     ),
+    "state_in_an_attribute": Refusal(
+        "GEN0224",
+        "self.last = x * 2\nself.total = self.total + x.sum(0)\nreturn x + self.total",
+        "self.total = self.total + x.sum(0)",
+        "self.total",
+        init="self.total = torch.zeros(6)\nself.last = None",
+    ),
+    "state_in_a_list": Refusal(
+        "GEN0224",
+        "self.seen['k'][0] = self.seen['k'][0] + x.sum(0)\nreturn x + self.seen['k'][0]",
+        None,
+        "self.seen['k'][0]",
+        init="self.seen = {'k': [torch.zeros(6)]}",
+    ),
     "data_dependent_if": Refusal(
         "GEN0220", "if x.sum() > 0:\n    return x\nreturn -x", "if x.sum() > 0:", "torch.where"
     ),
