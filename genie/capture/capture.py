@@ -20,6 +20,7 @@ from genie.capture.encode import encode
 from genie.capture.exporter import forward_place, positional_only
 from genie.capture.inline import inline_regions
 from genie.capture.outputs import output_names
+from genie.capture.outs import without_out
 from genie.capture.ragged import with_sizes
 from genie.capture.randomness import SEED, SEED_TYPE
 from genie.capture.state import lost, shared, updates
@@ -50,6 +51,7 @@ def capture(
     `locate` finds the user's line of a call, for errors. Raises GenieError GEN0223 … GEN0227.
     """
     inline_regions(program.graph_module)
+    without_out(program.graph)
     walk = Walk(program, spec, shown, locate)
     inputs = _inputs(walk, model)
     used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}

@@ -43,7 +43,9 @@ def diagnose(
         return _fixed_dimension(text, shown, spec)
     eager = _eager_failure(model, call)
     if eager is not None:
-        return user_error(eager, path, shown, "the forward raised")
+        error = user_error(eager, path, shown, "the forward raised")
+        error.remedy = f"call it in Python with {_inputs(call)} and mend it there first"
+        return error
     shapeless = _SHAPELESS.search(text)
     if kind == "UnsupportedOperatorException" or shapeless:
         name = shapeless[1].replace("::", ".") if shapeless else _first_line(text)
@@ -65,6 +67,15 @@ def diagnose(
         place,
         f"{kind}: {_first_line(text)}",
         remedy + "docs/troubleshooting.md lists the usual cases",
+    )
+
+
+def _inputs(call: Any) -> str:
+    """What the forward was called with: tensors, one an input of the spec."""
+    args, kwargs = call
+    named = [("", t) for t in args] + [(f"{name}=", t) for name, t in kwargs.items()]
+    return ", ".join(
+        f"{name}{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for name, t in named
     )
 
 

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from genie.capture.inline import inline_regions
+from genie.capture.outs import without_out
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.errors.user_code import traced_place
 from genie_schemas.spec import Spec
@@ -42,6 +43,7 @@ class Locator:
         finally:
             PythonKeyTracer.record_stack_traces = before
         inline_regions(program.graph_module)
+        without_out(program.graph)
         names = [n.name for n in node.graph.nodes]
         # Branches and turns are graphs of their own, in which names occur again.
         graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]

@@ -56,9 +56,12 @@ def load_model(
             _place_of(entry, shown),
             remedy="return the Python module that it was made from",
         )
-    _check_tensors(
-        model, lambda name: _origin(lambda: entry(**spec.model.args), entry, name, path, shown)
-    )
+
+    def where(name: str) -> Place:
+        return _origin(lambda: entry(**spec.model.args), entry, name, path, shown)
+
+    _check_modules(model, where)
+    _check_tensors(model, where)
     if weights is not None:
         load_weights(model, weights, mapped=mapped)
     return model
@@ -134,6 +137,30 @@ def _origin(make: Any, entry: Any, name: str, path: Path, shown: str) -> Place:
     from genie.model.origin import origin
 
     return origin(make, name, path, shown) or _place_of(entry, shown)
+
+
+def _check_modules(model: nn.Module, origin: Callable[[str], Place]) -> None:
+    """Every module is Python's own: GEN0222 for TorchScript, GEN0223 for packed weights."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise GenieError(
+                "GEN0222",
+                f"the module {name!r} is a TorchScript module, which cannot be captured",
+                origin(name),
+                remedy="use the Python module that it was made from",
+            )
+        if any(isinstance(held, torch.ScriptObject) for held in vars(module).values()):
+            owner = name.removesuffix("._packed_params")
+            raise GenieError(
+                "GEN0223",
+                f"the module {owner!r} cannot be carried by a plan",
+                origin(owner),
+                f"{type(model.get_submodule(owner)).__name__} of "
+                f"{type(model.get_submodule(owner)).__module__} keeps its weights packed for one "
+                "kernel library",
+                "compile the float model, or keep int8 weights and their scale as buffers and "
+                "multiply them in the forward",
+            )
 
 
 def _check_tensors(model: nn.Module, origin: Callable[[str], Place]) -> None:

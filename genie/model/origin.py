@@ -1,4 +1,4 @@
-"""The user's line that made or registered a tensor of the model, found only when an error needs it.
+"""The user's line that gave the model a tensor or a module, found only when an error needs it.
 
 Modules do not remember where their tensors come from. So the entry is called once more, and who
 makes tensors and registers them is watched.
@@ -26,9 +26,9 @@ _Line = tuple[str, int]
 
 
 def origin(entry: Callable[[], Any], name: str, path: Path, shown: str) -> Place | None:
-    """The innermost line of the user's own code that gave the model its tensor `name`.
+    """The innermost line of the user's own code that gave the model its tensor or module `name`.
 
-    `entry` makes the model anew. That is the line where the tensor was put on the meta device when
+    `entry` makes the model anew. That is the line where a tensor was put on the meta device when
     it is there, else the one where it was registered. None when a second call tells nothing.
     """
     watch = _Watch(path)
@@ -90,9 +90,10 @@ class _Watch(TorchDispatchMode):
         return None
 
 
-def _memory(tensor: torch.Tensor) -> int:
-    """The same for a tensor and the parameter that is made of it."""
-    return int(tensor.untyped_storage()._cdata) if tensor.is_meta else 0
+def _memory(tensor: Any) -> int:
+    """The same for a tensor on the meta device and the parameter that is made of it, else 0."""
+    meta = isinstance(tensor, torch.Tensor) and tensor.is_meta
+    return int(tensor.untyped_storage()._cdata) if meta else 0
 
 
 @contextmanager
@@ -100,6 +101,7 @@ def _registrations(watch: _Watch) -> Iterator[None]:
     handles = [
         hooks.register_module_parameter_registration_hook(watch.note),
         hooks.register_module_buffer_registration_hook(watch.note),
+        hooks.register_module_module_registration_hook(watch.note),
     ]
     try:
         yield

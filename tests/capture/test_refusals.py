@@ -215,7 +215,36 @@ REFUSALS = {
         None,
         "autocast on",
     ),
-    "vmap": Refusal("GEN0223", "return torch.vmap(lambda r: r * 2)(x)", "torch.vmap", "broadcast"),
+    "vmap": Refusal(
+        "GEN0223",
+        "return torch.vmap(lambda r: r * 2)(x)",
+        "torch.vmap",
+        "the call of torch.vmap is not supported",
+    ),
+    "a_turn_that_reads_a_weight_unseen": Refusal(
+        "GEN0223",
+        "zero = torch.zeros((), dtype=torch.int64)\n"
+        "loop = torch.ops.higher_order.while_loop\n"
+        "return loop(lambda i, y: i < 3, lambda i, y: (i + 1, y + self.b), (zero, x), ())[1]",
+        "return loop",
+        "as an operand",
+        init="self.b = nn.Parameter(torch.ones(6))",
+    ),
+    "a_script_module_inside": Refusal(
+        "GEN0222",
+        "return self.l(x)",
+        "self.l = torch.jit.script",
+        "module 'l'",
+        init="self.l = torch.jit.script(nn.Linear(6, 6))",
+    ),
+    "packed_quantised_weights": Refusal(
+        "GEN0223",
+        "return self.l(x)",
+        "def build",
+        "module 'l'",
+        init="self.l = nn.Linear(6, 6)",
+        build="return torch.ao.quantization.quantize_dynamic(M(), {nn.Linear})",
+    ),
     "functional_gradient": Refusal(
         "GEN0223", "return torch.func.grad(lambda r: (r * r).sum())(x)", None, "TensorWrapper"
     ),
