@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, _trace
 
 from genie.capture.assigned import check_assigned
 from genie.capture.equivalents import Equivalents
@@ -135,14 +135,25 @@ def _call(
 
 @contextmanager
 def _without_torchs_log() -> Iterator[None]:
-    """Keep torch from logging the traceback of a failure, which is told once, by us."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    """Keep torch from logging a failure, and from printing the graph so far: we tell it once."""
+    before = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL + 1)
+    # It prints with the built-in: a name of the module's own stands in front of that.
+    _trace.print = lambda *args, **kwargs: None  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        logger.setLevel(before)
+        del _trace.print  # type: ignore[attr-defined]
+        for logger, level in before.items():
+            logger.setLevel(level)
+
+
+_LOGGERS = (
+    "torch._subclasses.fake_tensor",
+    "torch.export._trace",
+    "torch.fx.experimental.symbolic_shapes",
+)
 
 
 @contextmanager

@@ -145,6 +145,17 @@ def last_result_in_an_attribute() -> nn.Module:
     return model
 
 
+def table_made_once() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if self.cosines is None:
+            self.cosines = torch.cos(torch.arange(6.0))
+        return x * self.cosines
+
+    model = with_forward(forward)
+    model.cosines = None  # type: ignore[assignment]
+    return model
+
+
 MODELS: list[Callable[[], nn.Module]] = [
     tied_views,
     hooks,
@@ -161,6 +172,7 @@ MODELS: list[Callable[[], nn.Module]] = [
     infinities_that_mask,
     nan_that_is_chosen,
     last_result_in_an_attribute,
+    table_made_once,
 ]
 
 

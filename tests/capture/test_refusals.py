@@ -62,6 +62,13 @@ REFUSALS = {
         "self.total",
         init="self.total = torch.zeros(6)\nself.last = None",
     ),
+    "state_in_a_list_that_grows": Refusal(
+        "GEN0224",
+        "self.seen.append(x)\nreturn torch.cat(self.seen)",
+        None,
+        "self.seen",
+        init="self.seen = []",
+    ),
     "state_in_a_list": Refusal(
         "GEN0224",
         "self.seen['k'][0] = self.seen['k'][0] + x.sum(0)\nreturn x + self.seen['k'][0]",
@@ -406,4 +413,4 @@ def test_refusal(
         assert error.place.line is not None, str(error)
         assert case.line in lines[error.place.line - 1]
     shown = capfd.readouterr()
-    assert "Traceback" not in shown.out + shown.err
+    assert shown.out + shown.err == "", "torch told it as well"
