@@ -77,7 +77,8 @@ def _range(array: Array) -> tuple[int, int]:
 
 def _share(one: Array, other: Array) -> bool:
     try:
-        return np.shares_memory(one, other, max_work=_MAX_WORK)
+        # NumPy takes any bound; its stubs know only those that stand for all or nothing.
+        return np.shares_memory(one, other, max_work=_MAX_WORK)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -44,11 +44,11 @@ def origin(entry: Callable[[], Any], name: str, path: Path, shown: str) -> Place
     return line_place(*line, path, shown) if line is not None else None
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the user's lines that make tensors on the meta device."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.path = path
         self.meta: dict[int, _Line] = {}
         self.registered: dict[tuple[int, str], _Line] = {}
