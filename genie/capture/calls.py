@@ -11,7 +11,6 @@ from torch import fx
 from genie.capture.control import kind_of, lower, names_a_body, sub_graph_error
 from genie.capture.encode import Unsupported, encode
 from genie.capture.lower import SAME_AS
-from genie.capture.numbers import check_arguments
 from genie.capture.outputs import only_returned
 from genie.capture.ragged import axes, learn
 from genie.capture.walk import Walk, module_of
@@ -148,7 +147,6 @@ def _operator(walk: Walk, node: fx.Node, name: str, fake: Any) -> None:
             "write it with other operators, or leave that part out of the model and run it before "
             "or after",
         )
-    check_arguments(walk, node)
     bound = {a.name: v for a, v in zip(info.args, node.args, strict=False)} | dict(node.kwargs)
     more = walk.draws.keyword(info, bound)
     if more is None:

@@ -1,12 +1,12 @@
-"""Numbers of a model that make its results NaN: refused, at the line that computes with them.
+"""Tensors of a model that make its results NaN: refused, at the line that computes with them.
 
 They come from calibrations and statistics over no data, and from scales that were divided by zero.
-Infinities alone are no mistake, because masks are made of them; as a factor one is.
+Infinities alone are no mistake, because masks are made of them; as a factor one is. Numbers that the
+code spells out (`x * float("nan")`) are the author's business.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 
 from genie.capture.walk import Walk
 
-__all__ = ["check_arguments", "check_numbers"]
+__all__ = ["check_numbers"]
 
 _REMEDY = (
     "look at where it comes from: a calibration or statistics over no data, a division by zero, a "
@@ -38,12 +38,6 @@ _SEEN_AS = frozenset(
     )
 )
 """Operators whose result holds the operand's own numbers."""
-_ARITHMETIC = frozenset(
-    f"aten.{name}.{overload}"
-    for name in ("add", "sub", "mul", "div", "add_", "sub_", "mul_", "div_", "rsub")
-    for overload in ("Tensor", "Scalar")
-)
-"""Operators whose result is NaN throughout when a number among their arguments is."""
 
 
 def check_numbers(
@@ -87,17 +81,3 @@ def _multiplied(node: fx.Node) -> Iterator[fx.Node]:
             yield user
         elif target in _SEEN_AS:
             yield from _multiplied(user)
-
-
-def check_arguments(walk: Walk, node: fx.Node) -> None:
-    """GEN0229 when a call computes with a Python number that is NaN."""
-    if str(node.target) not in _ARITHMETIC:
-        return
-    if any(isinstance(a, float) and math.isnan(a) for a in node.args):
-        raise walk.fail(
-            "GEN0229",
-            node,
-            f"{node.target} computes with the number NaN",
-            "everything computed from it is NaN",
-            _REMEDY,
-        )

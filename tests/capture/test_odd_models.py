@@ -106,11 +106,6 @@ def branches_that_share_weights() -> nn.Module:
     return with_forward(forward, **linear())
 
 
-def wrapped() -> nn.Module:
-    inner = with_forward(lambda self, x: self.l(x), **linear())
-    return nn.DataParallel(inner)
-
-
 def named_results() -> nn.Module:
     def forward(self: Any, x: Tensor) -> Any:
         return Pair(self.l(x), [None, {"a": x, "b": None}]), 3, True, "text", 2.5, None
@@ -166,7 +161,6 @@ MODELS: list[Callable[[], nn.Module]] = [
     int8_weights,
     with_out,
     branches_that_share_weights,
-    wrapped,
     named_results,
     plain_list_of_modules,
     infinities_that_mask,

@@ -151,13 +151,6 @@ REFUSALS = {
             "self.register_buffer('scale', 1 / torch.tensor([1.0, 2, 4, 0, 8, 16]))"
         ),
     ),
-    "nan_as_a_number": Refusal(
-        "GEN0229",
-        "y = x + 1\nreturn y * self.scale",
-        "return y * self.scale",
-        "calibration",
-        init="self.scale = float(torch.zeros(0).mean())",
-    ),
     "two_buffers_in_one_memory": Refusal(
         "GEN0230",
         "self.keys.add_(x.sum(0))\nreturn x[:, :3] + self.first",

@@ -135,9 +135,9 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
     "GEN0229": (
         "model holds NaN, or an infinite factor",
         _FAIL,
-        "A parameter, buffer or number of the model is not a number in places, so that what is "
-        "computed from it is not a number either; or it is infinite and multiplied with, which "
-        "gives NaN wherever the other factor is zero. It usually comes from a calibration or from "
+        "A parameter or buffer of the model is not a number in places, so that what is computed "
+        "from it is not a number either; or it is infinite and multiplied with, which gives NaN "
+        "wherever the other factor is zero. It usually comes from a calibration or from "
         "running statistics over no data, from a scale that was divided by zero, or from a "
         "checkpoint of a training that diverged. Mend it in the entry, or load other weights.",
     ),
