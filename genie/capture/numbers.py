@@ -1,8 +1,8 @@
 """Tensors of a model that make its results NaN: refused, at the line that computes with them.
 
 They come from calibrations and statistics over no data, and from scales that were divided by zero.
-Infinities alone are no mistake, because masks are made of them; as a factor one is. Numbers that the
-code spells out (`x * float("nan")`) are the author's business.
+Infinities alone are no mistake, because masks are made of them; as a factor one is. Numbers that
+the code spells out (`x * float("nan")`) are the author's business.
 """
 
 from __future__ import annotations
