@@ -225,6 +225,13 @@ def test_the_error_is_clear(name: str, folder: Path, snapshot: SnapshotAssertion
     assert {p.name for p in folder.iterdir()} <= left, "nothing half-made is left behind"
 
 
+def test_weights_that_are_no_safetensors_file(folder: Path, snapshot: SnapshotAssertion) -> None:
+    (folder / "net.safetensors").write_bytes(b"a pickled checkpoint, say")
+    error = failure(Case(4, spec=WEIGHTED))
+    check(error, "weights-unreadable", snapshot)
+    assert error.exit_code == 4
+
+
 def test_no_model_file(snapshot: SnapshotAssertion) -> None:
     error = failure(CASES["no-entry"], "modle.py")
     check(error, "file-missing", snapshot)
