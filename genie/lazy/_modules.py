@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+from torch.utils.hooks import RemovableHandle
 
 __all__ = ["Modules"]
 
@@ -28,6 +30,7 @@ class Modules:
             weakref.WeakKeyDictionary()
         )
         self._tree: dict[int, int] = {}
+        self._hooks: list[RemovableHandle] = []
 
     def __call__(self, number: int) -> str:
         """The path of a module."""
@@ -35,8 +38,20 @@ class Modules:
 
     def install(self) -> None:
         """Begin to note boundaries."""
-        register_module_forward_pre_hook(self._enter)
-        register_module_forward_hook(self._leave, always_call=True)
+        self._hooks = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Note no boundaries meanwhile: what they cost is measured so."""
+        for hook in self._hooks:
+            hook.remove()
+        try:
+            yield
+        finally:
+            self.install()
 
     def _enter(self, module: torch.nn.Module, args: Any) -> None:
         # What is traced runs nothing here, and torch.cond refuses branches that change a list.

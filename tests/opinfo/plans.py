@@ -41,11 +41,13 @@ class Plans:
     """Compiles each case and runs its plan in a session of the embedded runtime."""
 
     name = "plans"
+    on_host = 0
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="genie-opinfo-")
         self._session: Session | None = None
         self._count = 0
+        self._open()  # eager then computes with as many threads
         return self
 
     def __exit__(
