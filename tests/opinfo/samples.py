@@ -97,15 +97,16 @@ class Case:
 
     @cached_property
     def deterministic(self) -> bool:
-        """Whether the bits of eager's results follow from the inputs.
+        """Whether the bits of eager's results follow from the inputs and the seed.
 
-        That is so when no operator that eager calls has one of torch's tags for those that draw
-        random numbers or promise no equal bits, and when eager, on fresh copies of the inputs
-        (which lie in memory as the first ones did), gives the same bits again.
+        That is so when no operator that eager calls has torch's tag for those that promise no
+        equal bits, and when eager, on fresh copies of the inputs (which lie in memory as the first
+        ones did) and with the same seed, gives the same bits again.
         """
         with _Tags() as tags:
-            again = self._eager()
-        return not tags.found & UNSTEADY and inexact(again, self.expected) is None
+            self._eager()
+        steady = torch.Tag.nondeterministic_bitwise not in tags.found
+        return steady and inexact(self._eager(), self.expected) is None
 
     def _eager(self) -> list[Any]:
         given = {name: tensor.clone() for name, tensor in self.inputs.items()}
@@ -115,9 +116,6 @@ class Case:
             found = self.module(**given)
         leaves = [leaf for leaf in pytree.tree_leaves(found) if leaf is not None]
         return [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-
-
-UNSTEADY = {torch.Tag.nondeterministic_seeded, torch.Tag.nondeterministic_bitwise}
 
 
 class _Tags(TorchDispatchMode):
