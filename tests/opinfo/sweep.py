@@ -39,8 +39,8 @@ class Path(Protocol):
     """One way from a case to its results."""
 
     @property
-    def on_host(self) -> int:
-        """How many operators the program's own host has carried out so far, not the device."""
+    def counts(self) -> tuple[int, int]:
+        """(operators left to the program's own host, graphs that the runtime ran), so far."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -58,8 +58,8 @@ class Outcome:
 
     `reason` is None when every sample holds. `bits` says of an entry that holds whether its bits
     are eager's: "equal", "close" for one that `KERNELS` lists, and "free" where eager promises no
-    bits or there are none to compare; `gap` is how those that are close differ. `on_host` counts
-    what the host carried out.
+    bits or there are none to compare; `gap` is how those that are close differ. `on_host` operators
+    were left to the host, and `graphs` ran.
     """
 
     op: str
@@ -72,6 +72,7 @@ class Outcome:
     bits: str = ""
     gap: str = ""
     on_host: int = 0
+    graphs: int = 0
 
     @property
     def holds(self) -> bool:
@@ -91,7 +92,7 @@ def attempt(info: Any, dtype: str, path: str, runner: Path) -> Outcome:
     op, start, count = name_of(info), time.perf_counter(), 0
     actual = dtype_of(info, DTYPES[dtype])
     gaps: list[str | None] = []  # of the samples whose bits eager determines
-    hosted = runner.on_host
+    hosted, ran = runner.counts
 
     def outcome(reason: str | None, usable: bool = True) -> Outcome:
         seconds = round(time.perf_counter() - start, 3)
@@ -100,7 +101,8 @@ def attempt(info: Any, dtype: str, path: str, runner: Path) -> Outcome:
             return made
         gap = next((gap for gap in gaps if gap), "")
         bits = "close" if gap else "equal" if gaps else "free"
-        return replace(made, bits=bits, gap=gap, on_host=runner.on_host - hosted)
+        on_host, graphs = runner.counts
+        return replace(made, bits=bits, gap=gap, on_host=on_host - hosted, graphs=graphs - ran)
 
     if actual is None:
         return outcome("no such dtype", usable=False)
