@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from genie.client.inputs import CheckedInputs
 from genie_runtime.plans import InstalledPlan
 from genie_schemas.errors import GenieError, Place
-from genie_schemas.messages import RunReport
+from genie_schemas.messages import LazyCounters, RunReport
 
 __all__ = [
     "Call",
@@ -236,6 +236,10 @@ class NodeLink(Protocol):
 
     def path(self) -> str:
         """How bytes travel between client and node."""
+        ...
+
+    def tell(self, counters: Callable[[], LazyCounters]) -> None:
+        """Tell the node, now and then and at the end, what the lazy device has counted."""
         ...
 
     def lost(self) -> GenieError | None:

@@ -57,11 +57,12 @@ def user_place() -> Place | None:
 
 
 class Counters:
-    """Totals since the program began. Thread-safe."""
+    """Totals since the program began, or since the last `reset`. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.totals: Counter[str] = Counter()
+        self._forgotten: Counter[str] = Counter()
         self.syncs: Counter[Site] = Counter()
         self.fallbacks: Counter[tuple[str, str]] = Counter()
 
@@ -75,6 +76,7 @@ class Counters:
         site = Site(user_line(), why)
         with self._lock:
             self.syncs[site] += 1
+            self.totals["synchronisations"] += 1
 
     def fell_back(self, op: str, why: str) -> bool:
         """An operator ran on the host; whether this is the first time for this reason."""
@@ -82,9 +84,15 @@ class Counters:
             self.fallbacks[op, why] += 1
             return self.fallbacks[op, why] == 1
 
-    def reset(self) -> None:
-        """Forget everything."""
+    def ever(self, name: str) -> int:
+        """A total since the program began, whatever was reset meanwhile."""
         with self._lock:
+            return self._forgotten[name] + self.totals[name]
+
+    def reset(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._forgotten.update(self.totals)
             self.totals.clear()
             self.syncs.clear()
             self.fallbacks.clear()
