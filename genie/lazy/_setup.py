@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 from typing import Any
 
 import torch
@@ -23,18 +25,40 @@ from genie_schemas.errors import GenieError
 __all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize", "threads"]
 
 
+RECORDERS = ("auto", "native", "python")
+"""What GENIE_LAZY_RECORDER can say: the extension where it is built, only it, or never it."""
+
+_log = logging.getLogger("genie.lazy")
+
+
 def _recorder() -> Any:
-    try:
-        from genie.lazy import _lazy
-    except ImportError as error:
+    wanted = os.environ.get("GENIE_LAZY_RECORDER") or "auto"
+    if wanted not in RECORDERS:
         raise GenieError(
-            "GEN0262",
-            "the lazy device's extension is not installed",
-            cause=str(error),
-            remedy="install torch first, then Genie with --no-build-isolation and "
-            "--config-settings=cmake.define.GENIE_LAZY=ON",
-        ) from error
-    return _lazy
+            "GEN0264",
+            f"GENIE_LAZY_RECORDER is {wanted!r}",
+            remedy=f"set it to one of {', '.join(RECORDERS)}, or leave it out",
+        )
+    why = "GENIE_LAZY_RECORDER asks for it"
+    if wanted != "python":
+        try:
+            from genie.lazy import _lazy
+
+            return _lazy
+        except ImportError as error:
+            if wanted == "native":
+                raise GenieError(
+                    "GEN0262",
+                    "the lazy device's extension is not installed",
+                    cause=str(error),
+                    remedy="install torch first, then Genie with --no-build-isolation and "
+                    "--config-settings=cmake.define.GENIE_LAZY=ON",
+                ) from error
+            why = f"the extension is not installed: {error}"
+    from genie.lazy import _python
+
+    _log.warning("operators are recorded in Python, which takes longer for each (%s)", why)
+    return _python
 
 
 _RECORDER = _recorder()
@@ -70,6 +94,11 @@ def connect(endpoint: str | None = None) -> None:
 def runner() -> Runner:
     """What runs the traces of this process; for the benchmark."""
     return _RUNNER
+
+
+def recorder() -> Any:
+    """The recorder of this process: the extension, or what stands in for it in Python."""
+    return _RECORDER
 
 
 def threads() -> int:
