@@ -14,7 +14,7 @@ from torch.utils.backend_registration import (
     rename_privateuse1_backend,
 )
 
-from genie.lazy import device
+from genie.lazy import _storages, device
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
 from genie.lazy._modules import Modules
@@ -72,6 +72,7 @@ device.start(lambda: _HOST.generator, _RUNNER.flush)
 _RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
 _RECORDER.register_operators()
 _MODULES.install()
+_storages.install()
 register_optimizer_step_post_hook(_RUNNER.stepped)
 atexit.register(_RUNNER.close)
 

@@ -11,8 +11,7 @@ from torch.library import Library, fallthrough_kernel
 from genie.lazy._python import autocast
 from genie.lazy._python.kernels import KERNELS
 from genie.lazy._python.operators import operator
-from genie.lazy._python.recorder import call
-from genie.lazy._python.tensor import DEVICE, whole
+from genie.lazy._python.recorder import STATE, call
 
 __all__ = ["register_device", "register_operators"]
 
@@ -21,6 +20,10 @@ _WHOLE = ("aten.linear.default", "aten.scaled_dot_product_attention.default")
 """Composed of others by torch, and recorded whole where no gradient is wanted."""
 
 _LEFT = {
+    "aten.alias.default",
+    "aten.detach.default",
+    "aten.lift.default",
+    "aten.lift_fresh.default",
     "aten._to_copy.default",
     "aten.record_stream.default",
     "aten.is_pinned.default",
@@ -34,7 +37,9 @@ _LEFT = {
     "aten._nested_tensor_from_tensor_list.default",
     "aten._foreach_copy_.default",
 }
-"""What torch composes only of operators that are recorded, or what means nothing here."""
+"""What torch composes only of operators that are recorded, or what means nothing here. The first
+four need nothing but another window, which torch makes: `Parameter(tensor)` asks for one that no
+Python object stands for yet."""
 
 _kept: list[Any] = []
 """Registrations last as long as these objects."""
@@ -60,7 +65,29 @@ def register_device() -> None:
     _kept.extend([Hooks(), Guard()])
     torch._C._acc.register_python_privateuseone_hook(_kept[0])
     torch._C._acc.register_python_privateuseone_device_guard(_kept[1])
-    _clone_storages()
+    _synchronise()
+
+
+def _synchronise() -> None:
+    """`torch.accelerator.synchronize` runs what is pending: torch's own asks a guard in C++."""
+
+    def synchronize(device: Any = None, /) -> None:
+        device_index(device, optional=True)  # raises for a device that is not this one
+        STATE.to.flush()
+
+    device_index = torch.accelerator._get_device_index
+    torch.accelerator.synchronize = synchronize
+
+
+def _synchronise() -> None:
+    """`torch.accelerator.synchronize` runs what is pending: torch's own asks a guard in C++."""
+
+    def synchronize(device: Any = None, /) -> None:
+        device_index(device, optional=True)  # raises for a device that is not this one
+        STATE.to.flush()
+
+    device_index = torch.accelerator._get_device_index
+    torch.accelerator.synchronize = synchronize
 
 
 def _clone_storages() -> None:

@@ -99,15 +99,6 @@ def _local_scalar(tensor: Tensor) -> Any:
     return found.item()
 
 
-def _detach(tensor: Tensor) -> Tensor:
-    STATE.ops += 1
-    return lazy.make_view(tensor, layout_of(tensor))
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def _resize(
     tensor: Tensor, sizes: Sequence[int], *, memory_format: torch.memory_format | None = None
 ) -> Tensor:
@@ -160,10 +151,6 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "copy_": _copy,
     "_copy_from": _copy_from,
     "_local_scalar_dense": _local_scalar,
-    "detach": _detach,
-    "alias": _detach,
-    "lift_fresh": _same,
-    "lift": _same,
     "resize_": _resize,
     "set_.source_Storage_storage_offset": _set_storage,
     "set_.source_Storage": _set_whole,

@@ -36,9 +36,7 @@ __all__ = [
     "number_of",
     "put_storage",
     "set_layout",
-    "store_in",
     "store_of",
-    "whole",
 ]
 
 DEVICE = "genie"
@@ -143,11 +141,7 @@ def is_lazy(tensor: Tensor) -> bool:
 
 def store_of(tensor: Tensor) -> Store:
     """The store of a tensor's storage. One that torch made by itself gets an empty store."""
-    return store_in(tensor.untyped_storage())
-
-
-def store_in(storage: torch.UntypedStorage) -> Store:
-    """The store of a storage."""
+    storage = tensor.untyped_storage()
     owner: _Owner | None = storage.__dict__.get(_OWNER)
     if owner is None:
         nbytes = storage.nbytes()
@@ -202,14 +196,6 @@ def make_view(base: Tensor, layout: Layout) -> Tensor:
         return made
     made = _empty(dtype)
     put_storage(made, base.untyped_storage(), layout)
-    return made
-
-
-def whole(storage: torch.UntypedStorage) -> Tensor:
-    """A tensor that is all of a storage, as its bytes lie."""
-    base = store_in(storage).base
-    made = _empty(base.dtype)
-    put_storage(made, storage, base)
     return made
 
 
