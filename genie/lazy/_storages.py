@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 __all__ = ["install"]
@@ -9,12 +11,12 @@ __all__ = ["install"]
 
 def install() -> None:
     """Let storages of the device be copied as its tensors are; those of others stay torch's."""
-    others = torch.UntypedStorage.clone
+    others: Any = torch.UntypedStorage.clone
 
-    def clone(self: torch.UntypedStorage) -> torch.UntypedStorage:
+    def clone(self: Any) -> Any:
         if self.device.type != "genie":
             return others(self)
-        whole = torch.empty(0, dtype=torch.uint8, device="genie").set_(self)  # type: ignore[call-overload]
-        return whole.clone().untyped_storage()  # type: ignore[no-any-return]
+        whole = torch.empty(0, dtype=torch.uint8, device="genie").set_(self)
+        return whole.clone().untyped_storage()
 
     torch.UntypedStorage.clone = clone  # type: ignore[method-assign]

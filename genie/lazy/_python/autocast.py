@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import Library
+from torch.library import fallthrough_kernel
 
 from genie.lazy._python.tensor import DEVICE, is_lazy
 
@@ -37,11 +37,11 @@ _SINGLE = (
 ).split()
 
 
-def register(fallthrough: Callable[..., Any]) -> list[Library]:
+def register() -> list[Any]:
     """Register the policies; the registrations last as long as what is returned."""
-    rest = Library("_", "IMPL", _KEY)  # noqa: TOR901 - the caller keeps it
-    rest.fallback(fallthrough)
-    library = Library("aten", "IMPL", _KEY)  # noqa: TOR901 - the caller keeps it
+    rest: Any = torch.library.Library("_", "IMPL", _KEY)  # type: ignore[no-untyped-call]
+    rest.fallback(fallthrough_kernel)
+    library: Any = torch.library.Library("aten", "IMPL", _KEY)  # type: ignore[no-untyped-call]
     for name in _LOWER:
         library.impl(name, _casting(name, lambda: torch.get_autocast_dtype(DEVICE)))
     for name in _SINGLE:
@@ -52,7 +52,7 @@ def register(fallthrough: Callable[..., Any]) -> list[Library]:
 def _casting(name: str, dtype: Callable[[], torch.dtype]) -> Callable[..., Any]:
     packet, _, overload = name.partition(".")
     op = getattr(getattr(torch.ops.aten, packet), overload or "default")
-    done = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    done = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _KEY))
 
     def kernel(*args: Any, **keywords: Any) -> Any:
         to = dtype()

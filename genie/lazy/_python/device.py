@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import Library, fallthrough_kernel
+from torch.accelerator._utils import _get_device_index
 
 from genie.lazy._python import autocast
 from genie.lazy._python.kernels import KERNELS
@@ -37,9 +37,11 @@ _LEFT = {
     "aten._nested_tensor_from_tensor_list.default",
     "aten._foreach_copy_.default",
 }
-"""What torch composes only of operators that are recorded, or what means nothing here. The first
-four need nothing but another window, which torch makes: `Parameter(tensor)` asks for one that no
-Python object stands for yet."""
+"""What torch composes only of operators that are recorded, or what means nothing here.
+
+The first four need nothing but another window, which torch makes: `Parameter(tensor)` asks for one
+that no Python object stands for yet.
+"""
 
 _kept: list[Any] = []
 """Registrations last as long as these objects."""
@@ -72,42 +74,15 @@ def _synchronise() -> None:
     """`torch.accelerator.synchronize` runs what is pending: torch's own asks a guard in C++."""
 
     def synchronize(device: Any = None, /) -> None:
-        device_index(device, optional=True)  # raises for a device that is not this one
+        _get_device_index(device, optional=True)  # raises for a device that is not this one
         STATE.to.flush()
 
-    device_index = torch.accelerator._get_device_index
     torch.accelerator.synchronize = synchronize
-
-
-def _synchronise() -> None:
-    """`torch.accelerator.synchronize` runs what is pending: torch's own asks a guard in C++."""
-
-    def synchronize(device: Any = None, /) -> None:
-        device_index(device, optional=True)  # raises for a device that is not this one
-        STATE.to.flush()
-
-    device_index = torch.accelerator._get_device_index
-    torch.accelerator.synchronize = synchronize
-
-
-def _clone_storages() -> None:
-    """`copy.deepcopy` copies a tensor's storage: one of this device is copied as a tensor is.
-
-    torch would ask for memory, and only C++ can register an allocator that has none to give.
-    """
-    others = torch.UntypedStorage.clone
-
-    def clone(self: torch.UntypedStorage) -> torch.UntypedStorage:
-        if self.device.type != DEVICE:
-            return others(self)
-        return whole(self).clone().untyped_storage()
-
-    torch.UntypedStorage.clone = clone  # type: ignore[method-assign]
 
 
 def register_operators() -> int:
     """Register a kernel on every operator; how many there are."""
-    library = Library("aten", "IMPL", _KEY)  # noqa: TOR901 - kept below, for the process's life
+    library: Any = torch.library.Library("aten", "IMPL", _KEY)  # type: ignore[no-untyped-call]
     for name, kernel in KERNELS.items():
         library.impl(name, kernel)
     count = len(KERNELS)
@@ -125,10 +100,10 @@ def register_operators() -> int:
         if any("Tensor" in t or "Device" in t for t in types):
             library.impl(said, _recorded(name))
             count += 1
-    whole = Library("aten", "IMPL", "AutogradPrivateUse1")  # noqa: TOR901 - as above
+    whole: Any = torch.library.Library("aten", "IMPL", "AutogradPrivateUse1")  # type: ignore[no-untyped-call]
     for name in _WHOLE:
         whole.impl(name.split(".")[1], _whole(name))
-    _kept.extend([library, whole, *autocast.register(fallthrough_kernel)])
+    _kept.extend([library, whole, *autocast.register()])
     return count
 
 
@@ -146,7 +121,7 @@ def _whole(name: str) -> Any:
     def kernel(*args: Any, **keywords: Any) -> Any:
         given = [*args, *keywords.values()]
         wanted = any(isinstance(value, Tensor) and value.requires_grad for value in given)
-        drops = "attention" in name and any(given[4:5]) or keywords.get("dropout_p", 0.0) > 0
+        drops = ("attention" in name and any(given[4:5])) or keywords.get("dropout_p", 0.0) > 0
         if drops or (wanted and torch.is_grad_enabled()):
             return op.decompose(*args, **keywords)
         with torch._C._AutoDispatchBelowADInplaceOrView():

@@ -28,8 +28,10 @@ _FORMATS = (
 
 @dataclass(frozen=True)
 class Result:
-    """One tensor that an operator returns. `compact`: the kernel's own strides have gaps, so that
-    the value is a clone without them."""
+    """One tensor that an operator returns.
+
+    `compact`: the kernel's own strides have gaps, so that the value is a clone without them.
+    """
 
     origin: int
     source: int

@@ -103,7 +103,7 @@ def _resize(
     tensor: Tensor, sizes: Sequence[int], *, memory_format: torch.memory_format | None = None
 ) -> Tensor:
     STATE.ops += 1
-    store, offset = store_of(tensor), tensor.storage_offset()
+    store, offset = store_of(tensor), int(tensor.storage_offset())
     wanted = lazy.contiguous(tensor.dtype, tuple(sizes), memory_format)
     needs = lazy.dense_bytes(wanted.dtype, wanted.sizes) + offset * tensor.itemsize
     if needs > store.bytes:

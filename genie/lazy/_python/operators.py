@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def allow(names: set[str]) -> None:
     _allowed.update(names)
 
 
-@lru_cache(maxsize=None)
+@cache
 def operator(name: str) -> Operator:
     """The operator "aten.add.Tensor"."""
     return Operator(name)

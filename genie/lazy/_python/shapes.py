@@ -112,8 +112,10 @@ def _word(value: Any, storages: dict[int, int]) -> Any:
 
 
 class _Metas:
-    """Meta tensors for a call: those of one storage share one, so that results tell what they
-    view."""
+    """Meta tensors for a call.
+
+    Those of one storage share one, so that results tell what they view.
+    """
 
     def __init__(self) -> None:
         self._wholes: dict[tuple[int, torch.dtype], Tensor] = {}

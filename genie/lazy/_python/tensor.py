@@ -83,7 +83,7 @@ def layout_of(tensor: Tensor) -> Layout:
         tensor.dtype,
         tuple(tensor.shape),
         tensor.stride(),
-        tensor.storage_offset(),
+        int(tensor.storage_offset()),
         tensor.is_conj(),
         tensor.is_neg(),
     )
@@ -171,7 +171,7 @@ def contiguous(
 
 
 def _empty(dtype: torch.dtype) -> Tensor:
-    made: Tensor = torch._C._acc.create_empty_tensor((0,), dtype)  # type: ignore[attr-defined]
+    made: Tensor = torch._C._acc.create_empty_tensor((0,), dtype)
     return made
 
 
@@ -209,9 +209,7 @@ def put_storage(tensor: Tensor, storage: Any, layout: Layout) -> None:
 
 def set_layout(tensor: Tensor, layout: Layout) -> None:
     """Give a tensor other sizes, strides and offset, on its own storage."""
-    _aten.as_strided_.default.redispatch(
-        _CPU, tensor, layout.sizes, layout.strides, layout.offset
-    )
+    _aten.as_strided_.default.redispatch(_CPU, tensor, layout.sizes, layout.strides, layout.offset)
     _bits(tensor, layout)
 
 

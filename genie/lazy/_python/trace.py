@@ -12,7 +12,6 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from genie.lazy._python import tensor as lazy

@@ -169,7 +169,7 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "the lazy device's recorder is unknown",
         _FAIL,
         "GENIE_LAZY_RECORDER chooses what records a program's operators: `native` (the extension), "
-        "`python`, or `auto` (the extension where it is installed). Set it to one of them, or leave "
-        "it out.",
+        "`python`, or `auto` (the extension where it is installed). Set it to one of them, or "
+        "leave it out.",
     ),
 }
