@@ -15,6 +15,7 @@ from torch.utils.backend_registration import (
 )
 
 from genie.lazy import _storages, device
+from genie.lazy._composed import ONLY_CUDA
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
 from genie.lazy._modules import Modules
@@ -69,7 +70,9 @@ _MODULES = Modules(_RECORDER.set_module)
 _RUNNER = Runner(_RECORDER, _MODULES)
 _HOST = Host(_RUNNER.fetch)
 device.start(lambda: _HOST.generator, _RUNNER.flush)
-_RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
+_RECORDER.start(
+    _RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()) - ONLY_CUDA
+)
 _RECORDER.register_operators()
 _MODULES.install()
 _storages.install()

@@ -104,18 +104,25 @@ def _resize(
 ) -> Tensor:
     STATE.ops += 1
     store, offset = store_of(tensor), int(tensor.storage_offset())
-    wanted = lazy.contiguous(tensor.dtype, tuple(sizes), memory_format)
+    wanted = lazy.contiguous(tensor.dtype, tuple(sizes), memory_format)._replace(offset=offset)
     needs = lazy.dense_bytes(wanted.dtype, wanted.sizes) + offset * tensor.itemsize
     if needs > store.bytes:
-        row = Layout(wanted.dtype, (needs // tensor.itemsize,), (1,))
-        grown = lazy.make_tensor(row if offset or store.written else wanted)
-        if store.written and store.bytes:
-            old = Layout(wanted.dtype, (store.bytes // tensor.itemsize,), (1,))
-            _record_copy(lazy.make_view(grown, old), lazy.make_view(tensor, old))
-        lazy.put_storage(tensor, grown.untyped_storage(), wanted._replace(offset=offset))
-    else:
-        lazy.set_layout(tensor, wanted._replace(offset=offset))
+        _grow(tensor, store, needs)
+    lazy.set_layout(tensor, wanted)
     return tensor
+
+
+def _grow(tensor: Tensor, store: Store, needs: int) -> None:
+    """Give a tensor's storage more bytes, which every window on it can then see."""
+    row = Layout(tensor.dtype, (needs // tensor.itemsize,), (1,))
+    if store.written and store.bytes:
+        grown = lazy.make_tensor(row)
+        old = Layout(tensor.dtype, (store.bytes // tensor.itemsize,), (1,))
+        _record_copy(lazy.make_view(grown, old), lazy.make_view(tensor, old))
+        with LOCK:
+            TRACE.rebase(store, row, grown)
+    lazy.put_storage(tensor, tensor.untyped_storage(), row)
+    store.base, store.bytes = row, needs
 
 
 def _set_storage(

@@ -156,6 +156,15 @@ class Trace:
         self._hold(store, value)
         return value
 
+    def rebase(self, store: Store, base: Layout, source: Tensor) -> None:
+        """From now on a store's bytes are those of `source`, which lie as `base` says."""
+        value = self.value_of(source)
+        if store.handle:
+            lazy.dropped.append(store.handle)
+        store.base, store.handle, store.host = base, 0, None
+        self._hold(store, value)
+        self.list_store(store)
+
     def _hold(self, store: Store, value: int) -> None:
         store.epoch, store.value, store.windows = self.epoch, value, {store.base: value}
 
