@@ -13,7 +13,7 @@ from genie_schemas.errors import GenieError
 try:
     import genie.lazy
 except GenieError as error:
-    print(render_error(error))
+    print(render_error(error, colour=False))
 """
 
 
@@ -51,6 +51,8 @@ def test_a_missing_extension_that_was_asked_for_is_a_typed_error_with_a_remedy()
 def test_an_unknown_recorder_is_refused() -> None:
     done = _run(_IMPORT, "fortran")
     assert done.stdout.splitlines() == [
-        "GEN0264 GENIE_LAZY_RECORDER is 'fortran'",
-        "  set it to one of auto, native, python, or leave it out",
+        "error GEN0264: GENIE_LAZY_RECORDER is 'fortran'",
+        "  remedy: set it to one of auto, native, python, or leave it out",
+        "",
+        "To read more: genie explain GEN0264",
     ], done.stderr[-2000:]
