@@ -14,7 +14,7 @@ from torch.utils.backend_registration import (
     rename_privateuse1_backend,
 )
 
-from genie.lazy import _storages, device
+from genie.lazy import _moves, device
 from genie.lazy._composed import ONLY_CUDA
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
@@ -75,7 +75,7 @@ _RECORDER.start(
 )
 _RECORDER.register_operators()
 _MODULES.install()
-_storages.install()
+_moves.install()
 register_optimizer_step_post_hook(_RUNNER.stepped)
 atexit.register(_RUNNER.close)
 

@@ -114,6 +114,48 @@ def test_two_tensors_that_are_swapped_take_their_bytes_along() -> None:
     assert (one.tolist(), two.tolist()) == ([0, 0], [2, 2, 2])
 
 
+class Tied(nn.Module):
+    """Two modules with one weight, as language models have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(8, 4)
+        self.core = nn.LSTM(4, 4)
+        self.head = nn.Linear(4, 8, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.core(self.embed(ids))[0])
+        return nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_parameters_are_the_same_objects_on_the_device(held: bool) -> None:
+    torch.manual_seed(5)
+    model = Tied()
+    other = copy.deepcopy(model)
+    ids = torch.arange(8).view(4, 2)
+    if held:  # by a graph, so that torch cannot put another tensor in its place
+        graph = other.embed.weight * other.embed.weight.detach().requires_grad_()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.5) for m in (model, other)]
+    weight = other.embed.weight
+    other.to("genie")
+    assert other.head.weight is other.embed.weight
+    assert (other.embed.weight is weight) == (not held)
+    if held:
+        assert graph.device.type == "cpu"
+        optimizers[1] = torch.optim.SGD(other.parameters(), lr=0.5)
+    for _ in range(3):
+        for net, optimizer in zip((model, other), optimizers, strict=True):
+            optimizer.zero_grad()
+            net(ids.to(net.embed.weight.device)).backward()
+            optimizer.step()
+    other.cpu()
+    assert other.head.weight is other.embed.weight
+    for a, b in zip(other.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
 def test_gradients_through_writes_to_views_checkpoints_and_twice() -> None:
     for device in ("cpu", "genie"):
         x = torch.ones(4, device=device, requires_grad=True)

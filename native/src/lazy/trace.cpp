@@ -160,7 +160,6 @@ void list_store(Store& store) {
 }
 
 void unlist(Store& store) {
-  const std::lock_guard hold(trace_lock());
   if (store.listed >= 0) {
     trace.stores[static_cast<size_t>(store.listed)] = nullptr;
     store.listed = -1;
@@ -191,6 +190,7 @@ int32_t value_of(const at::Tensor& tensor) {
 }
 
 void record(Entry& entry, Stack& stack, size_t first) {
+  delete_ended();
   flat.clear();
   for (size_t i = 0; i < entry.kinds.size(); i++) {
     const c10::IValue& given = stack[first + i];
@@ -295,6 +295,7 @@ size_t trace_bytes() {
 }
 
 Taken take(const std::vector<at::Tensor>& fetch) {
+  delete_ended();
   Taken taken;
   std::vector<std::pair<int32_t, uint32_t>> fetched;
   for (const at::Tensor& tensor : fetch) {

@@ -1,0 +1,80 @@
+"""What torch does for devices that it knows when tensors and modules move, done for this one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["install"]
+
+
+def install() -> None:
+    """Let storages of the device be copied, and parameters stay themselves on their way to it."""
+    _copy_storages()
+    _keep_parameters()
+
+
+def _copy_storages() -> None:
+    """`copy.deepcopy` copies storages: one of this device is copied as a tensor is."""
+    others: Any = torch.UntypedStorage.clone
+
+    def clone(self: Any) -> Any:
+        if self.device.type != "genie":
+            return others(self)
+        whole = torch.empty(0, dtype=torch.uint8, device="genie").set_(self)
+        return whole.clone().untyped_storage()
+
+    torch.UntypedStorage.clone = clone  # type: ignore[method-assign]
+
+
+def _keep_parameters() -> None:
+    """`model.to("genie")` moves parameters: they stay the same objects.
+
+    torch puts new ones in the place of those whose `.data` cannot become a tensor of the other
+    device, one for each module: parameters that two modules share would be two, and an optimiser
+    made before would go on with the old ones. For a device of its own, torch changes them in place.
+    """
+    plain: Any = nn.Module._apply
+    moving = threading.local()
+
+    def apply(self: nn.Module, fn: Any, recurse: bool = True) -> Any:
+        outermost = not hasattr(moving, "replaced")
+        if outermost:
+            moving.replaced = {}
+        try:
+            before = list(self._parameters.items())
+            result = plain(self, fn, recurse)
+            for name, parameter in before:
+                if parameter is not None:
+                    self._parameters[name] = _moved(
+                        parameter, self._parameters[name], moving.replaced
+                    )
+            return result
+        finally:
+            if outermost:
+                del moving.replaced
+
+    nn.Module._apply = apply  # type: ignore[method-assign]
+
+
+def _moved(
+    before: nn.Parameter,
+    after: nn.Parameter | None,
+    replaced: dict[nn.Parameter, nn.Parameter],
+) -> nn.Parameter | None:
+    """The parameter that a module has after a move: the one before, where torch allows that."""
+    if after is None or after is before:
+        return after
+    if "genie" not in (before.device.type, after.device.type):
+        return after
+    if before not in replaced:
+        try:
+            torch.utils.swap_tensors(before, after)
+        except RuntimeError:  # something else holds it, a graph for instance: at least one for all
+            replaced[before] = after
+        else:
+            return before
+    return replaced[before]
