@@ -71,10 +71,12 @@ def _moved(
     if "genie" not in (before.device.type, after.device.type):
         return after
     if before not in replaced:
+        kind, attributes = type(before), before.__dict__
         try:
-            torch.utils.swap_tensors(before, after)
+            torch.utils.swap_tensors(before, after)  # type: ignore[no-untyped-call]
         except RuntimeError:  # something else holds it, a graph for instance: at least one for all
             replaced[before] = after
         else:
+            before.__class__, before.__dict__ = kind, attributes
             return before
     return replaced[before]

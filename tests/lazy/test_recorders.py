@@ -139,9 +139,11 @@ def test_parameters_are_the_same_objects_on_the_device(held: bool) -> None:
         graph = other.embed.weight * other.embed.weight.detach().requires_grad_()
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.5) for m in (model, other)]
     weight = other.embed.weight
+    weight.note = "kept"  # type: ignore[attr-defined]
     other.to("genie")
     assert other.head.weight is other.embed.weight
     assert (other.embed.weight is weight) == (not held)
+    assert hasattr(other.embed.weight, "note") == (not held)
     if held:
         assert graph.device.type == "cpu"
         optimizers[1] = torch.optim.SGD(other.parameters(), lr=0.5)

@@ -41,8 +41,8 @@ __all__ = [
 
 DEVICE = "genie"
 LOCK = threading.RLock()
-"""Guards the trace, the cache and the stores; never held while a kernel or a session runs. A store
-may end at any moment, in this thread too: hence it can be taken twice."""
+"""Guards the trace, the cache and the stores. No session and no operator of a program runs while it
+is held. A store may end at any moment, in this thread too: hence it can be taken twice."""
 
 _NUMBERS = {getattr(torch, name): number for number, name in DTYPES.items()}
 _NO_NUMBER = 255
@@ -94,7 +94,7 @@ class Store:
 
     __slots__ = (
         *("base", "bytes", "handle", "epoch", "value", "windows"),
-        *("written", "lost", "host", "gone"),
+        *("written", "lost", "host", "away", "gone"),
     )
 
     def __init__(self, base: Layout, nbytes: int) -> None:
@@ -114,6 +114,8 @@ class Store:
         """The run that was to compute it failed."""
         self.host: Tensor | None = None
         """Its content, when that is small and has not travelled yet."""
+        self.away = False
+        """A run that has not ended computes its content."""
         self.gone = False
         """No storage has it any more."""
 
@@ -126,11 +128,12 @@ class _Owner:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def __del__(self) -> None:
-        with LOCK:
+    def __del__(self, lock: threading.RLock = LOCK, gone: list[int] = dropped) -> None:
+        # Defaults, because the module's names go before the last tensor may, as the program ends.
+        with lock:
             self.store.gone = True
             if self.store.handle:
-                dropped.append(self.store.handle)
+                gone.append(self.store.handle)
                 self.store.handle = 0
 
 

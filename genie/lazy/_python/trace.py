@@ -8,6 +8,7 @@ as a leaf. The words of a trace, together, are the identity of its graph.
 from __future__ import annotations
 
 import sys
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from genie.lazy._python.tensor import LOCK, Layout, Store, is_lazy, layout_of, s
 from genie.lazy._trace import FETCH, HOST, KEEP, LEAF, MODULE
 
 __all__ = ["Taken", "Trace"]
+
+_SETTLED = threading.Condition(LOCK)
+"""A run has ended."""
 
 _NOTHING = 0xFFFFFFFF
 """The value of an argument that is no tensor."""
@@ -57,12 +61,14 @@ class Taken:
             for place, store in enumerate(self._stores):
                 before, store.handle = store.handle, handles[place] if handles else 0
                 store.host = None
+                store.away = False
                 store.lost = not handles
                 if before:
                     lazy.dropped.append(before)
                 if store.gone and store.handle:
                     lazy.dropped.append(store.handle)
                     store.handle = 0
+            _SETTLED.notify_all()
 
 
 class Trace:
@@ -158,6 +164,7 @@ class Trace:
 
     def rebase(self, store: Store, base: Layout, source: Tensor) -> None:
         """From now on a store's bytes are those of `source`, which lie as `base` says."""
+        self._wait([source])
         value = self.value_of(source)
         if store.handle:
             lazy.dropped.append(store.handle)
@@ -204,6 +211,11 @@ class Trace:
             self.words += (MODULE, self.module)
             self._said = self.module
 
+    def _wait(self, tensors: Sequence[Tensor | None]) -> None:
+        """Until runs that another thread waits for have settled what these tensors are."""
+        while any(t is not None and is_lazy(t) and store_of(t).away for t in tensors):
+            _SETTLED.wait()
+
     # -- calls --------------------------------------------------------------------------------
 
     def record(self, entry: Entry, arguments: Sequence[Any]) -> Any:
@@ -214,6 +226,7 @@ class Trace:
                 flat.append(given)
             elif kind == LIST:
                 flat += given
+        self._wait(flat)
         first = 0
         if not entry.silent:
             self._say_module()
@@ -283,6 +296,7 @@ class Trace:
         stores = [store for store in self.stores if not store.gone]
         for store in stores:
             self.words += (KEEP, self._base_of(store), self.number(store.base))
+            store.away = True
         words = array("I", [*self.words, *last]).tobytes()
         taken = Taken(words, self.leaves, self.hosts, stores, self.ops)
         self.words, self.leaves, self.hosts, self.stores = [], [], [], {}

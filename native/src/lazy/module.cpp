@@ -121,20 +121,16 @@ PYBIND11_MODULE(_lazy, m) {
       .def_property_readonly("kept", [](const Pending& p) { return p.taken.kept.size(); })
       .def_property_readonly("ops", [](const Pending& p) { return p.taken.ops; })
       .def("settle", [](const Pending& p, const std::vector<uint64_t>& handles) {
-        const py::gil_scoped_release no_gil;
         settle(p.taken.kept, handles);
       });
   m.def("start", &start);
   m.def("register_operators", [] { return register_operators(); });
   m.def("take", [](const std::vector<at::Tensor>& fetch) {
-    // A thread that records holds the trace's lock and may wait for the interpreter's.
-    const py::gil_scoped_release no_gil;
-    const std::lock_guard hold(trace_lock());
+    const Hold hold;
     return Pending{take(fetch)};
   });
   m.def("peek", [](const std::vector<at::Tensor>& fetch) {
-    const py::gil_scoped_release no_gil;
-    const std::lock_guard hold(trace_lock());
+    const Hold hold;
     return Pending{peek(fetch)};
   });
   m.def("trace_bytes", &trace_bytes);

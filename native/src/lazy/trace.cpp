@@ -140,12 +140,26 @@ int32_t view_of_base(Store& store, const Layout& layout) {
 
 }  // namespace
 
-std::recursive_mutex& trace_lock() {
-  static std::recursive_mutex lock;
-  return lock;
+Hold::Hold() : interpreter(PyGILState_Check() != 0 ? PyEval_SaveThread() : nullptr) {
+  lock().lock();
 }
 
-const Layout& numbered_layout(uint32_t number) { return layouts.at(number); }
+Hold::~Hold() {
+  lock().unlock();
+  if (interpreter != nullptr) {
+    PyEval_RestoreThread(interpreter);
+  }
+}
+
+std::recursive_mutex& Hold::lock() {
+  static std::recursive_mutex instance;
+  return instance;
+}
+
+const Layout& numbered_layout(uint32_t number) {
+  const Hold hold;
+  return layouts.at(number);
+}
 
 bool idle() { return trace.ops == 0; }
 size_t pending_ops() { return trace.ops; }
@@ -334,7 +348,7 @@ Taken take(const std::vector<at::Tensor>& fetch) {
 }
 
 void settle(const std::vector<c10::Storage>& kept, const std::vector<uint64_t>& handles) {
-  const std::lock_guard hold(trace_lock());
+  const Hold hold;
   for (size_t i = 0; i < kept.size(); i++) {
     Store& store = *static_cast<Store*>(kept[i].data_ptr().get_context());
     const uint64_t before = store.handle;
