@@ -174,4 +174,11 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "A program's tensors lie in one session. `genie.lazy.connect` chooses it before the first "
         "tensor goes to the device.",
     ),
+    "GEN0264": (
+        "the lazy device's recorder is unknown",
+        _FAIL,
+        "GENIE_LAZY_RECORDER chooses what records a program's operators: `native` (the extension), "
+        "`python`, or `auto` (the extension where it is installed). Set it to one of them, or "
+        "leave it out.",
+    ),
 }
