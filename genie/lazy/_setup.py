@@ -55,8 +55,8 @@ def _recorder() -> Any:
                     "GEN0262",
                     "the lazy device's extension is not installed",
                     cause=str(error),
-                    remedy="leave GENIE_LAZY_RECORDER out, and operators are recorded in Python; or "
-                    "install torch first, then Genie with --no-build-isolation and "
+                    remedy="leave GENIE_LAZY_RECORDER out, and operators are recorded in Python; "
+                    "or install torch first, then Genie with --no-build-isolation and "
                     "--config-settings=cmake.define.GENIE_LAZY=ON",
                 ) from error
             why = f"the extension is not installed: {error}"
