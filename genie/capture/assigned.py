@@ -1,9 +1,9 @@
 """State that a forward keeps in plain attributes: `self.cache = torch.cat([self.cache, x])`.
 
 torch.export takes the value that the attribute had before as a constant, puts it back afterwards
-and says so in a warning. Where the forward reads that constant, or where a second call gives
-another result, a plan would compute every run with the first value: refused. An attribute that is
-only written, such as the last attention map, or made once, such as a table of cosines, changes
+and says so in a warning. Where a second call gives another result, a plan would compute every run
+with the first value: refused. An attribute that is only written, such as the last attention map,
+made once, such as a table of cosines, or moved (`self.mask = self.mask.to(x.device)`) changes
 nothing of the results.
 """
 
@@ -52,9 +52,10 @@ def check_assigned(
     if not paths:
         return
     read = _constants_in_use(program)
-    held = (p for p in paths if _storage(_resolve(model, p)) in read)
-    path = next(held, None) or (paths[0] if _differs_when_repeated(model, call) else None)
-    if path is not None:
+    held = [p for p in paths if _storage(_resolve(model, p)) in read]
+    differs = _differs_when_repeated(model, call)
+    if differs or (differs is None and held):
+        path = (held or paths)[0]
         raise GenieError(
             "GEN0224",
             f"the forward computes with {path} and assigns to it",
@@ -64,8 +65,8 @@ def check_assigned(
         )
 
 
-def _differs_when_repeated(model: nn.Module, call: _Call) -> bool:
-    """Whether a second call gives another result: lists that grow show in no constant.
+def _differs_when_repeated(model: nn.Module, call: _Call) -> bool | None:
+    """Whether a second call gives another result; None when it cannot be called with examples.
 
     Parameters and buffers are put back before it, and both calls draw the same random numbers.
     """
@@ -83,7 +84,7 @@ def _differs_when_repeated(model: nn.Module, call: _Call) -> bool:
                 for name, tensor in own.items():
                     tensor.copy_(before[name])
     except Exception:
-        return False  # it need not run on example values
+        return None
     finally:
         for module, kept in attributes.items():
             vars(module).clear()

@@ -140,6 +140,16 @@ def last_result_in_an_attribute() -> nn.Module:
     return model
 
 
+def moved_in_the_forward() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.mask = self.mask.to(device=x.device, dtype=x.dtype)
+        return x * self.mask
+
+    model = with_forward(forward)
+    model.mask = torch.arange(6)
+    return model
+
+
 def table_made_once() -> nn.Module:
     def forward(self: Any, x: Tensor) -> Tensor:
         if self.cosines is None:
@@ -167,6 +177,7 @@ MODELS: list[Callable[[], nn.Module]] = [
     nan_that_is_chosen,
     last_result_in_an_attribute,
     table_made_once,
+    moved_in_the_forward,
 ]
 
 

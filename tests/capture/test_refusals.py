@@ -62,6 +62,15 @@ REFUSALS = {
         "self.total",
         init="self.total = torch.zeros(6)\nself.last = None",
     ),
+    "state_that_cannot_be_tried": Refusal(
+        "GEN0224",
+        "self.total = self.total + x.sum(0)\ntorch._check(self.steps() < 2)\nreturn x + self.total",
+        None,
+        "self.total",
+        before="CALLS = []\n",
+        init="self.total = torch.zeros(6)",
+        build=("M.steps = lambda self: (CALLS.append(1), len(CALLS))[1]\nreturn M()"),
+    ),
     "state_in_a_list_that_grows": Refusal(
         "GEN0224",
         "self.seen.append(x)\nreturn torch.cat(self.seen)",
