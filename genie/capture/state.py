@@ -45,3 +45,15 @@ def lost(
         if kind == "lifted" and value.storage in written:
             return (value, *written[value.storage])
     return None
+
+
+def shared(
+    held: Iterable[tuple[Value, str, object]], written: Written
+) -> tuple[Value, Value, str, fx.Node] | None:
+    """Two tensors of the model in one memory that the forward writes to: operator and call."""
+    first: dict[int, Value] = {}
+    for value, _, _ in held:
+        other = first.setdefault(value.storage, value)
+        if other is not value and value.storage in written:
+            return (other, value, *written[value.storage])
+    return None

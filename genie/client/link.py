@@ -9,10 +9,20 @@ from typing import Any, Protocol
 
 from genie.client.inputs import CheckedInputs
 from genie_runtime.plans import InstalledPlan
-from genie_schemas.errors import GenieError
+from genie_schemas.errors import GenieError, Place
 from genie_schemas.messages import LazyCounters, RunReport
 
-__all__ = ["Call", "CallEnd", "Leg", "LegEnd", "LoadedPlan", "NodeLink", "Recalled", "RunSpec"]
+__all__ = [
+    "Call",
+    "CallEnd",
+    "Leg",
+    "LegEnd",
+    "LoadedPlan",
+    "NodeLink",
+    "Recalled",
+    "RunSpec",
+    "not_as_compiled",
+]
 
 Handle = dict[str, Any]
 
@@ -28,6 +38,17 @@ class LoadedPlan:
     def digest(self) -> str:
         """The plan's digest."""
         return self.installed.digest
+
+
+def not_as_compiled(plan: LoadedPlan, source: str) -> GenieError:
+    """GEN0425 for a constant whose bytes beside the plan are not those it was compiled with."""
+    file, _, key = source.partition("#")
+    return GenieError(
+        "GEN0425",
+        f"{key!r} in the weights file is not the constant that the plan was compiled with",
+        Place(file=str(plan.folder / file)),
+        remedy="restore the weights file beside the plan, or compile again",
+    )
 
 
 @dataclass(frozen=True)

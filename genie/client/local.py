@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from genie.client.link import Call, Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
+from genie.client.link import (
+    Call,
+    Handle,
+    Leg,
+    LegEnd,
+    LoadedPlan,
+    NodeLink,
+    Recalled,
+    RunSpec,
+    not_as_compiled,
+)
 from genie_runtime.dispatch import report
 from genie_runtime.mail import Wires
 from genie_runtime.node import Node
@@ -82,8 +92,13 @@ class EmbeddedLink:
             by_digest = {c.digest: c.source for c in plan.installed.plan.constants.values()}
             with ConstantFiles(plan.folder) as files:
                 for device, digest, _ in missing:
-                    data = files.view(by_digest[digest])
-                    node.core.store.put(session.id, device, digest, data)
+                    source = by_digest[digest]
+                    try:
+                        node.core.store.put(session.id, device, digest, files.view(source))
+                    except GenieError as error:
+                        if error.code == "GEN0425":
+                            raise not_as_compiled(plan, source) from None
+                        raise
 
     def recall(self, spec: RunSpec) -> Recalled:
         """Ask the ledger."""

@@ -16,12 +16,12 @@ import torch
 from genie.client import Session
 from genie.client.default import Target, default_target
 from genie.client.tensors import STORAGE, Tensor
-from genie.lazy._counters import COUNTERS, user_line
+from genie.lazy._counters import COUNTERS, user_line, user_place
 from genie.lazy._layouts import Unsupported
 from genie.lazy._local import LocalProgram, local_program
 from genie.lazy._plan import LazyPlan, make_plan
 from genie.lazy._trace import Graph, Recorder, read_trace
-from genie_schemas.errors import GenieError, Place
+from genie_schemas.errors import GenieError
 from genie_schemas.messages import LazyCounters
 from genie_schemas.types import FROM_TORCH
 
@@ -85,6 +85,7 @@ class Runner:
                 raise GenieError(
                     "GEN0263",
                     "the lazy device is connected already",
+                    user_place(),
                     cause=f"its tensors lie on {self._endpoint or 'the embedded runtime'}",
                     remedy="call genie.lazy.connect() before the first tensor goes to the device",
                 )
@@ -249,7 +250,7 @@ class Runner:
             raise GenieError(
                 "GEN0261",
                 f"no plan can hold {error}",
-                Place(file=user_line()),
+                user_place(),
                 remedy="move this part of the program to the CPU",
             ) from None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import time
 from typing import Any
 
@@ -14,7 +16,8 @@ from torch.utils.backend_registration import (
 )
 
 from genie.client.default import Target
-from genie.lazy import _recurrent, _storages, device
+from genie.lazy import _moves, _packing, _storages, device
+from genie.lazy._composed import ONLY_CUDA
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
 from genie.lazy._modules import Modules
@@ -26,18 +29,40 @@ from genie_schemas.errors import GenieError
 __all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize", "threads"]
 
 
+RECORDERS = ("auto", "native", "python")
+"""What GENIE_LAZY_RECORDER can say: the extension where it is built, only it, or never it."""
+
+_log = logging.getLogger("genie.lazy")
+
+
 def _recorder() -> Any:
-    try:
-        from genie.lazy import _lazy
-    except ImportError as error:
+    wanted = os.environ.get("GENIE_LAZY_RECORDER") or "auto"
+    if wanted not in RECORDERS:
         raise GenieError(
-            "GEN0262",
-            "the lazy device's extension is not installed",
-            cause=str(error),
-            remedy="install torch first, then Genie with --no-build-isolation and "
-            "--config-settings=cmake.define.GENIE_LAZY=ON",
-        ) from error
-    return _lazy
+            "GEN0264",
+            f"GENIE_LAZY_RECORDER is {wanted!r}",
+            remedy=f"set it to one of {', '.join(RECORDERS)}, or leave it out",
+        )
+    why = "GENIE_LAZY_RECORDER asks for it"
+    if wanted != "python":
+        try:
+            from genie.lazy import _lazy
+
+            return _lazy
+        except ImportError as error:
+            if wanted == "native":
+                raise GenieError(
+                    "GEN0262",
+                    "the lazy device's extension is not installed",
+                    cause=str(error),
+                    remedy="install torch first, then Genie with --no-build-isolation and "
+                    "--config-settings=cmake.define.GENIE_LAZY=ON",
+                ) from error
+            why = f"the extension is not installed: {error}"
+    from genie.lazy import _python
+
+    _log.warning("operators are recorded in Python, which takes longer for each (%s)", why)
+    return _python
 
 
 _RECORDER = _recorder()
@@ -45,14 +70,17 @@ rename_privateuse1_backend("genie")
 torch._register_device_module("genie", device)  # type: ignore[no-untyped-call]
 generate_methods_for_privateuse1_backend(for_storage=False)
 _storages.install()
-_recurrent.install()
+_packing.install()
 _MODULES = Modules(_RECORDER.set_module)
 _RUNNER = Runner(_RECORDER, _MODULES)
 _HOST = Host(_RUNNER.fetch)
 device.start(lambda: _HOST.generator, _RUNNER.flush)
-_RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
+_RECORDER.start(
+    _RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()) - ONLY_CUDA
+)
 _RECORDER.register_operators()
 _MODULES.install()
+_moves.install()
 register_optimizer_step_post_hook(_RUNNER.stepped)
 leave_at_exit(lambda: stats())
 
@@ -88,6 +116,11 @@ def runner() -> Runner:
 def modules() -> Modules:
     """What notes module boundaries in this process; for the benchmark."""
     return _MODULES
+
+
+def recorder() -> Any:
+    """The recorder of this process: the extension, or what stands in for it in Python."""
+    return _RECORDER
 
 
 def threads() -> int:

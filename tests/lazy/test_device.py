@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import genie.lazy
-from genie.lazy import _lazy
+from genie.lazy._setup import recorder
 from genie_schemas.errors import GenieError
 
 
@@ -25,7 +25,7 @@ def test_the_client_holds_no_bytes_of_what_is_there() -> None:
     storage = there.untyped_storage()
     assert storage.data_ptr() == there.data_ptr() == 0
     assert storage.nbytes() == weight.nbytes  # as many as the device holds
-    assert _lazy.client_bytes(there) == 0
+    assert recorder().client_bytes(there) == 0
     made = there @ there
     assert made.untyped_storage().data_ptr() == 0
     kept = genie.lazy._setup.runner().session().links[0].status()

@@ -133,11 +133,18 @@ Entry& add(Entry entry) {
 
 void set_allowed(std::unordered_set<std::string> names) { allowed = std::move(names); }
 
-Entry& entry_at(uint32_t id) { return entries.at(id); }
-size_t entry_count() { return entries.size(); }
+Entry& entry_at(uint32_t id) {
+  const Hold hold;
+  return entries.at(id);
+}
+
+size_t entry_count() {
+  const Hold hold;
+  return entries.size();
+}
 
 OpInfo& info_of(const c10::OperatorHandle& op) {
-  const std::lock_guard hold(trace_lock());
+  const Hold hold;
   const auto [found, fresh] = infos.try_emplace(&op.schema());
   OpInfo& info = found->second;
   if (!fresh) {
@@ -178,7 +185,7 @@ Entry& find_entry(const c10::OperatorHandle& op, OpInfo& info, const Stack& stac
     put(stack[first + i]);
   }
   {
-    const std::lock_guard hold(trace_lock());
+    const Hold hold;
     const auto found = cache.find(key);
     if (found != cache.end()) {
       counts.hits++;
@@ -196,7 +203,7 @@ Entry& find_entry(const c10::OperatorHandle& op, OpInfo& info, const Stack& stac
     made.reason = std::string("its result cannot be told beforehand: ") + error.what();
     made.reason = made.reason.substr(0, made.reason.find('\n'));
   }
-  const std::lock_guard hold(trace_lock());
+  const Hold hold;
   const auto [found, fresh] = cache.try_emplace(mine, nullptr);
   if (fresh) {
     counts.misses++;

@@ -49,7 +49,7 @@ void check_devices(const c10::OperatorHandle& op, const OpInfo& info, const Stac
 std::optional<c10::OperatorHandle> functional_of(const c10::OperatorHandle& op) {
   static std::unordered_map<std::string, std::vector<c10::OperatorName>> overloads;
   static std::unordered_map<const void*, std::optional<c10::OperatorHandle>> known;
-  const std::lock_guard hold(trace_lock());
+  const Hold hold;
   auto& dispatcher = c10::Dispatcher::singleton();
   if (overloads.empty()) {
     for (const auto& name : dispatcher.getAllOpNames()) {
@@ -149,7 +149,7 @@ void call_boxed(const c10::OperatorHandle& op, Stack* stack) {
   }
   bool is_long = false;
   {
-    const std::lock_guard hold(trace_lock());
+    const Hold hold;
     record(entry, *stack, first);
     is_long = pending_ops() >= LONG;
   }

@@ -126,11 +126,11 @@ PYBIND11_MODULE(_lazy, m) {
   m.def("start", &start);
   m.def("register_operators", [] { return register_operators(); });
   m.def("take", [](const std::vector<at::Tensor>& fetch) {
-    const std::lock_guard hold(trace_lock());
+    const Hold hold;
     return Pending{take(fetch)};
   });
   m.def("peek", [](const std::vector<at::Tensor>& fetch) {
-    const std::lock_guard hold(trace_lock());
+    const Hold hold;
     return Pending{peek(fetch)};
   });
   m.def("trace_bytes", &trace_bytes);

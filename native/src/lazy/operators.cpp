@@ -62,7 +62,7 @@ void record_copy(const at::Tensor& self, const at::Tensor& src, bool non_blockin
   Stack stack{self, src, non_blocking};
   Entry& entry = find_entry(op, info_of(op), stack, 0);
   TORCH_CHECK(!entry.on_host, entry.reason);
-  const std::lock_guard hold(trace_lock());
+  const Hold hold;
   record(entry, stack, 0);
 }
 
@@ -72,13 +72,13 @@ void give(Store& store, const at::Tensor& src) {
                                    at::TensorOptions().dtype(store.base.dtype));
   content.copy_(src);
   if (static_cast<int64_t>(content.nbytes()) <= SMALL) {
-    const std::lock_guard hold(trace_lock());
+    const Hold hold;
     store.host = content;
     list_store(store);
     return;
   }
   const uint64_t handle = python().upload(content);
-  const std::lock_guard hold(trace_lock());
+  const Hold hold;
   store.handle = handle;
   store.written = true;
 }

@@ -12,17 +12,19 @@ namespace {
 
 std::mutex dropped_lock;
 std::vector<uint64_t> dropped;
+std::vector<Store*> ended;
 
 using Weak = c10::weak_intrusive_ptr<c10::StorageImpl>;
 
+/// A storage may end while its thread holds the interpreter's lock, for which a thread that records
+/// may be waiting with the trace's: so the trace learns of it later.
 void end_store(void* context) {
   auto* store = static_cast<Store*>(context);
-  unlist(*store);
+  const std::lock_guard hold(dropped_lock);
   if (store->handle != 0) {
-    const std::lock_guard hold(dropped_lock);
     dropped.push_back(store->handle);
   }
-  delete store;
+  ended.push_back(store);
 }
 
 c10::DataPtr make_data(Store* store) {
@@ -53,6 +55,18 @@ Store::Store() : storage(c10::intrusive_ptr<c10::StorageImpl>()) {}
 std::vector<uint64_t> take_dropped() {
   const std::lock_guard hold(dropped_lock);
   return std::exchange(dropped, {});
+}
+
+void delete_ended() {
+  std::vector<Store*> gone;
+  {
+    const std::lock_guard hold(dropped_lock);
+    gone.swap(ended);
+  }
+  for (Store* store : gone) {
+    unlist(*store);
+    delete store;
+  }
 }
 
 void drop(uint64_t handle) {

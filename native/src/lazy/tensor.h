@@ -84,4 +84,7 @@ int64_t dense_bytes(at::ScalarType dtype, c10::IntArrayRef sizes);
 std::vector<uint64_t> take_dropped();
 void drop(uint64_t handle);
 
+/// Delete the stores of storages that have ended; the caller holds the trace's lock.
+void delete_ended();
+
 }  // namespace genie::lazy

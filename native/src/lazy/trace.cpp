@@ -140,12 +140,26 @@ int32_t view_of_base(Store& store, const Layout& layout) {
 
 }  // namespace
 
-std::recursive_mutex& trace_lock() {
-  static std::recursive_mutex lock;
-  return lock;
+Hold::Hold() : interpreter(PyGILState_Check() != 0 ? PyEval_SaveThread() : nullptr) {
+  lock().lock();
 }
 
-const Layout& numbered_layout(uint32_t number) { return layouts.at(number); }
+Hold::~Hold() {
+  lock().unlock();
+  if (interpreter != nullptr) {
+    PyEval_RestoreThread(interpreter);
+  }
+}
+
+std::recursive_mutex& Hold::lock() {
+  static std::recursive_mutex instance;
+  return instance;
+}
+
+const Layout& numbered_layout(uint32_t number) {
+  const Hold hold;
+  return layouts.at(number);
+}
 
 bool idle() { return trace.ops == 0; }
 size_t pending_ops() { return trace.ops; }
@@ -160,7 +174,6 @@ void list_store(Store& store) {
 }
 
 void unlist(Store& store) {
-  const std::lock_guard hold(trace_lock());
   if (store.listed >= 0) {
     trace.stores[static_cast<size_t>(store.listed)] = nullptr;
     store.listed = -1;
@@ -191,6 +204,7 @@ int32_t value_of(const at::Tensor& tensor) {
 }
 
 void record(Entry& entry, Stack& stack, size_t first) {
+  delete_ended();
   flat.clear();
   for (size_t i = 0; i < entry.kinds.size(); i++) {
     const c10::IValue& given = stack[first + i];
@@ -295,6 +309,7 @@ size_t trace_bytes() {
 }
 
 Taken take(const std::vector<at::Tensor>& fetch) {
+  delete_ended();
   Taken taken;
   std::vector<std::pair<int32_t, uint32_t>> fetched;
   for (const at::Tensor& tensor : fetch) {
@@ -333,7 +348,7 @@ Taken take(const std::vector<at::Tensor>& fetch) {
 }
 
 void settle(const std::vector<c10::Storage>& kept, const std::vector<uint64_t>& handles) {
-  const std::lock_guard hold(trace_lock());
+  const Hold hold;
   for (size_t i = 0; i < kept.size(); i++) {
     Store& store = *static_cast<Store*>(kept[i].data_ptr().get_context());
     const uint64_t before = store.handle;

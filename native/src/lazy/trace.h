@@ -7,6 +7,7 @@
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/python_headers.h>
 
 #include <cstdint>
 #include <mutex>
@@ -70,8 +71,21 @@ struct Taken {
   size_t ops = 0;
 };
 
-/// Guards the trace and the cache; never held while Python or a kernel runs.
-std::recursive_mutex& trace_lock();
+/// Guards the trace and the cache; never held while a kernel or a session runs.
+///
+/// Whoever takes it lets go of the interpreter's lock: the last reference to a tensor that Python
+/// has seen may go while it is held, and takes that one.
+class Hold {
+ public:
+  Hold();
+  ~Hold();
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  static std::recursive_mutex& lock();
+  PyThreadState* interpreter;
+};
 
 /// Append a call; the results take their places on the stack's arguments.
 void record(Entry& entry, Stack& stack, size_t first);

@@ -1,0 +1,33 @@
+"""The recorder in Python: every test of this folder holds with it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genie.lazy._setup import recorder
+
+HERE = Path(__file__).parent
+FILES = ("test_device.py", "test_recorders.py", "test_training.py", "test_views.py")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(recorder().__name__ == "genie.lazy._python", reason="they run with it already")
+def test_the_device_is_the_same_with_the_recorder_in_python() -> None:
+    files = [str(HERE / name) for name in FILES]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *files, "-q", "-n0", "-p", "no:cacheprovider"],
+        cwd=HERE.parent.parent,
+        env={**os.environ, "GENIE_LAZY_RECORDER": "python"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert re.search(r"^\d+ passed in", done.stdout.splitlines()[-1]), done.stdout[-2000:]
