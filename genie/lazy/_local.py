@@ -15,7 +15,8 @@ from genie.graph import ir
 from genie.lazy._trace import Graph
 from genie.plan.programs import build
 from genie.schedule.segments import Segment
-from genie_runtime.executors.slots import Bound, compile_program
+from genie_runtime.executors.bound import Bound
+from genie_runtime.executors.slots import compile_program
 from genie_schemas import optable
 from genie_schemas.types import parse_type
 from genie_schemas.verify.operators import mutated_values

@@ -1,5 +1,4 @@
-"""What torch does for devices that it knows when tensors and modules move, done for this one."""
-
+"""What torch does for devices that it knows when modules move, done for this one."""
 from __future__ import annotations
 
 import threading
@@ -12,25 +11,6 @@ __all__ = ["install"]
 
 
 def install() -> None:
-    """Let storages of the device be copied, and parameters stay themselves on their way to it."""
-    _copy_storages()
-    _keep_parameters()
-
-
-def _copy_storages() -> None:
-    """`copy.deepcopy` copies storages: one of this device is copied as a tensor is."""
-    others: Any = torch.UntypedStorage.clone
-
-    def clone(self: Any) -> Any:
-        if self.device.type != "genie":
-            return others(self)
-        whole = torch.empty(0, dtype=torch.uint8, device="genie").set_(self)
-        return whole.clone().untyped_storage()
-
-    torch.UntypedStorage.clone = clone  # type: ignore[method-assign]
-
-
-def _keep_parameters() -> None:
     """`model.to("genie")` moves parameters: they stay the same objects.
 
     torch puts new ones in the place of those whose `.data` cannot become a tensor of the other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import time
 from typing import Any
 
 import torch
@@ -14,8 +15,7 @@ from torch.utils.backend_registration import (
     rename_privateuse1_backend,
 )
 
-from genie.lazy import _moves, device
-from genie.lazy._composed import ONLY_CUDA
+from genie.lazy import _moves, _recurrent, _storages, device
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
 from genie.lazy._modules import Modules
@@ -66,18 +66,25 @@ _RECORDER = _recorder()
 rename_privateuse1_backend("genie")
 torch._register_device_module("genie", device)  # type: ignore[no-untyped-call]
 generate_methods_for_privateuse1_backend(for_storage=False)
+_storages.install()
+_recurrent.install()
 _MODULES = Modules(_RECORDER.set_module)
 _RUNNER = Runner(_RECORDER, _MODULES)
 _HOST = Host(_RUNNER.fetch)
 device.start(lambda: _HOST.generator, _RUNNER.flush)
-_RECORDER.start(
-    _RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()) - ONLY_CUDA
-)
+_RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
 _RECORDER.register_operators()
 _MODULES.install()
 _moves.install()
 register_optimizer_step_post_hook(_RUNNER.stepped)
-atexit.register(_RUNNER.close)
+
+
+@atexit.register
+def _end() -> None:
+    _RUNNER.close()
+    # A backward pass leaves Python objects to autograd's thread of the device, which the end of the
+    # interpreter would kill in the middle of letting them go: it gets the lock once more before.
+    time.sleep(0.005)
 
 
 def is_available() -> bool:

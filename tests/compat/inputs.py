@@ -67,7 +67,7 @@ def candidates(model: nn.Module, config: Any) -> Iterator[dict[str, Input]]:
         {"input_values": floats(64, mels)},
         {"input_values": floats(128, 128)},
         {"spectrogram": floats(20, 80)},
-        {"past_values": floats(32, 2)},
+        {"past_values": floats(32, _field(config, "num_input_channels", 2))},
         {"flattened_patches": floats(8, 770), **decoder},
         {"inputs_embeds": floats(TEXT, 32)},
     ]

@@ -72,3 +72,17 @@ def test_a_daemon_that_is_not_there_is_named(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.strip() == "GEN0501", done.stderr[-2000:]
+
+
+def test_the_end_of_a_program_right_after_a_backward_pass_is_its_own() -> None:
+    text = (
+        "import torch, genie.lazy\n"
+        "x = torch.ones(3, 3).to('genie').requires_grad_()\n"
+        "(x @ x).sum().backward()\n"
+        "raise SystemExit(3)\n"
+    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, timeout=100, check=False
+        )
+        assert (done.returncode, done.stderr) == (3, "")

@@ -23,13 +23,11 @@ def test_the_client_holds_no_bytes_of_what_is_there() -> None:
     weight = torch.randn(256, 256)
     there = weight.to("genie")
     storage = there.untyped_storage()
-    with pytest.raises(RuntimeError, match="data pointer"):
-        storage.data_ptr()
+    assert storage.data_ptr() == there.data_ptr() == 0
     assert storage.nbytes() == weight.nbytes  # as many as the device holds
     assert recorder().client_bytes(there) == 0
     made = there @ there
-    with pytest.raises(RuntimeError, match="data pointer"):
-        made.untyped_storage().data_ptr()
+    assert made.untyped_storage().data_ptr() == 0
     kept = genie.lazy._setup.runner().session().links[0].status()
     assert torch.equal(there.cpu(), weight)
     assert sum(d["constant_bytes"] for d in kept["devices"]) >= weight.nbytes

@@ -143,3 +143,16 @@ def test_tensors_of_two_devices_are_refused_as_torch_refuses_them() -> None:
 def test_dtypes_there_and_back(dtype: torch.dtype) -> None:
     values = torch.arange(5000).remainder(2).to(dtype)
     assert torch.equal(values.to("genie").cpu(), values)
+
+
+def test_views_in_inference_mode_are_what_their_base_is() -> None:
+    weight = torch.arange(12.0).view(3, 4).to("genie")
+    with torch.inference_mode():
+        turned, rows, inner = weight.t(), weight.unbind(0), (weight + 1).t()
+        assert [turned.is_inference(), rows[0].is_inference(), inner.is_inference()] == [
+            False,
+            False,
+            True,
+        ]
+        turned[0].mul_(2)
+    assert torch.equal(weight[:, 0].cpu(), torch.tensor([0.0, 8.0, 16.0]))

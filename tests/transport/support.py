@@ -107,7 +107,8 @@ def session(
 class Proxy:
     """Forwards one connection; `tamper(sent_by_dialler, offset, data)` may change the bytes.
 
-    `cut` = (sent_by_dialler, offset) ends the connection, both ways, before that byte.
+    `cut` = (sent_by_dialler, offset) ends the connection, both ways, before that byte. `late` =
+    (sent_by_dialler, offset, seconds) keeps the pieces of one way from there on back that long.
     """
 
     def __init__(
@@ -115,10 +116,13 @@ class Proxy:
         folder: Path,
         tamper: Callable[[bool, int, bytes], bytes] | None = None,
         cut: tuple[bool, int] | None = None,
+        late: tuple[bool, int, float] | None = None,
     ) -> None:
         self._path = str(folder / f"{secrets.token_hex(4)}.proxy")
         self._tamper = tamper
         self._cut = cut
+        self._late = late
+        self._kept: list[tuple[float, socket.socket, bytes]] = []
         self._listening: socket.socket | None = None
         self._stop, self._stopped = socket.socketpair()
         self.counts = {True: 0, False: 0}
@@ -163,9 +167,13 @@ class Proxy:
         with near, far:
             far.connect(target)
             while True:
-                ready, _, _ = select.select([near, far, self._stopped], [], [], WAIT)
-                if self._stopped in ready or not ready:
+                wait = self._kept[0][0] - time.monotonic() if self._kept else WAIT
+                ready, _, _ = select.select([near, far, self._stopped], [], [], max(wait, 0))
+                if self._stopped in ready or not (ready or self._kept):
                     return
+                while self._kept and self._kept[0][0] <= time.monotonic():
+                    _, sink, data = self._kept.pop(0)
+                    sink.sendall(data)
                 for source in ready:
                     if not self._forward(source is near, source, far if source is near else near):
                         return
@@ -184,6 +192,10 @@ class Proxy:
                 if left < len(data):
                     sink.sendall(data[:left])
                     return False
+            if self._late and by_dialler == self._late[0] and offset + len(data) > self._late[1]:
+                now = max(self._late[1] - offset, 0)
+                self._kept.append((time.monotonic() + self._late[2], sink, data[now:]))
+                data = data[:now]
             sink.sendall(data)
         except OSError:
             return False

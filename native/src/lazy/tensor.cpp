@@ -97,6 +97,10 @@ LazyTensor::LazyTensor(c10::Storage storage, at::ScalarType dtype)
     : TensorImpl(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
                  c10::scalarTypeToTypeMeta(dtype)) {}
 
+LazyTensor::LazyTensor(const at::Tensor& base, at::ScalarType dtype)
+    : TensorImpl(TensorImpl::VIEW, c10::Storage(base.storage()), base.key_set(),
+                 c10::scalarTypeToTypeMeta(dtype)) {}
+
 template <typename Version>
 c10::intrusive_ptr<at::TensorImpl> LazyTensor::copied(Version&& version, bool allow_change) const {
   auto made = c10::make_intrusive<LazyTensor>(storage(), dtype().toScalarType());
@@ -158,7 +162,7 @@ at::Tensor make_tensor(const Layout& base) {
 }
 
 at::Tensor make_view(const at::Tensor& base, const Layout& layout) {
-  auto made = c10::make_intrusive<LazyTensor>(base.storage(), layout.dtype);
+  auto made = c10::make_intrusive<LazyTensor>(base, layout.dtype);
   set_layout(*made, layout);
   return at::Tensor(std::move(made));
 }

@@ -46,6 +46,9 @@ struct Store {
 struct LazyTensor final : at::TensorImpl {
   LazyTensor(c10::Storage storage, at::ScalarType dtype);
 
+  /// A window on the memory of `base`. In inference mode it is a normal tensor when `base` is.
+  LazyTensor(const at::Tensor& base, at::ScalarType dtype);
+
   uint64_t epoch = 0;
   int32_t value = -1;
 

@@ -10,6 +10,13 @@ namespace genie {
 void UcxWire::send(Link& link, Turn& turn, Wanted wanted) {
   if (!out_.empty()) write_socket();
   flushed_ = out_.empty();
+  // At the end nobody calls receive(); the peer may have sent all it had before this side has read
+  // its address, and its last acknowledgement needs that.
+  if (wanted == Wanted::Control && !connected_) {
+    read_socket(turn);
+    flushed_ = eof_;
+    if (!connected_) return;
+  }
   if (!connected_ || port_->failure() != nullptr || eof_) {
     flushed_ = true;  // nothing has been taken
     return;

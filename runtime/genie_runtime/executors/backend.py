@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 
 from genie_runtime.executors.bounce import Bounce
+from genie_runtime.executors.bound import Bound
 from genie_runtime.executors.graphs import Graphs
 from genie_runtime.executors.runs import Stop
-from genie_runtime.executors.slots import Bound
 from genie_runtime.ports import DeviceSpec
 from genie_schemas.errors import GenieError
 

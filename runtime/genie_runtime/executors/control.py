@@ -21,7 +21,8 @@ from genie_schemas.plan import Program, ProgramValue
 from genie_schemas.types import parse_type
 
 if TYPE_CHECKING:
-    from genie_runtime.executors.slots import Bound, SlotProgram
+    from genie_runtime.executors.bound import Bound
+    from genie_runtime.executors.slots import SlotProgram
 
 __all__ = ["Nested", "turn"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from genie_runtime.executors.bound import Bound
 from genie_runtime.executors.runs import Stop
-from genie_runtime.executors.slots import Bound
 
 __all__ = ["Graphs"]
 

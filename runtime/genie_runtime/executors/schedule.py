@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from genie_runtime.executors.bound import Bound
 from genie_runtime.executors.ops import DTYPE
-from genie_runtime.executors.slots import Bound, SlotProgram
+from genie_runtime.executors.slots import SlotProgram
 from genie_runtime.ports import Region, RunRequest
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.expr import ExprError, parse

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 
 from genie_runtime.executors.backend import Backend, is_out_of_memory
+from genie_runtime.executors.bound import OperatorFailed
 from genie_runtime.executors.drawing import Stream
 from genie_runtime.executors.runs import Run, Stopped, Watchdog, deadline_error
 from genie_runtime.executors.schedule import Compute, Form, Free, Receive, Return, Schedule, Send
-from genie_runtime.executors.slots import OperatorFailed
 from genie_runtime.ports import Failed, Ready, Region, RunRequest, RunStats
 from genie_schemas.errors import GenieError, Place
 

@@ -173,5 +173,21 @@ def test_the_end_of_the_connection_is_the_end_of_the_session(tmp_path: Path) -> 
                 assert manager.failure.code == "GEN0610"
 
 
+def test_a_side_that_closes_before_it_has_read_the_address_still_acknowledges(
+    tmp_path: Path,
+) -> None:
+    proxied = Proxy(tmp_path, late=(False, ANSWERS, 0.1))
+    with proxied as proxy, Listener.open(f"unix://{tmp_path}/l.sock") as listener:
+        accepted = listener.expect("s", KEY, path="ucx")
+        dialled = connect(proxy(listener.endpoint), "s", KEY, path="ucx")
+        with accepted, dialled:
+            dst = dialled.register(bytearray(1000))
+            arrival = dialled.arrival(dst)
+            future = accepted.post(accepted.register(bytes(1000)), dst)
+            arrival.result(WAIT)
+            dialled.close()
+            assert future.result(WAIT) == 1000
+
+
 def ended(manager: TransferManager) -> bool:
     return manager.failure is not None
