@@ -1,4 +1,5 @@
 """What torch does for devices that it knows when modules move, done for this one."""
+
 from __future__ import annotations
 
 import threading
