@@ -60,7 +60,7 @@ def _capture(request: dict[str, Any], folder: Path) -> None:
     stage("model")
     from genie.model.loader import load_model
 
-    model = load_model(path, shown, spec, weights)
+    model = load_model(path, shown, spec, weights, mapped=True)
     stage("capture")
     from genie.capture.capture import capture
     from genie.capture.exporter import export

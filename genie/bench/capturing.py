@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from genie.bench.measure import alternate, median_ratio
 from genie.bench.report import Row, median_row
 from genie.bench.suites import Unavailable
+
+if TYPE_CHECKING:
+    import torch
 
 CHAIN = 1000
 
@@ -91,10 +95,45 @@ def _model(rounds: int) -> list[Row]:
             samples.append(spent / ops)
     share = 100 * held / weights
     return [
+        *_boundaries(lambda: model(input_ids=ids, use_cache=False).logits, max(10, rounds // 2)),
         median_row("gpt2-shaped/forward", "us_per_op", "µs", samples),
         Row("gpt2-shaped/forward", "ops", ops, "ops", (ops,)),
         Row("gpt2-shaped/forward", "trace_bytes", held, "B", (held,)),
         Row("gpt2-shaped/forward", "trace_percent_of_weights", share, "%", (share,)),
+    ]
+
+
+def _boundaries(forward: Callable[[], torch.Tensor], rounds: int) -> list[Row]:
+    """What noting module boundaries adds to a forward pass, and its share of the whole run.
+
+    Only recording differs, so that is what is timed with and without the hooks, in turn: the
+    difference of a round's two, over that round's run (recording, running, one value back).
+    """
+    from genie.lazy._setup import modules
+
+    def run() -> tuple[float, float]:
+        start = time.perf_counter()
+        out = forward()
+        recorded = time.perf_counter()
+        out[0, 0, 0].item()
+        return recorded - start, time.perf_counter() - start
+
+    added, shares = [], []
+    for turn in range(rounds + 3):
+        if turn % 2:
+            there, whole = run()
+            with modules().away():
+                away, _ = run()
+        else:
+            with modules().away():
+                away, _ = run()
+            there, whole = run()
+        if turn >= 3:
+            added.append(1e6 * (there - away))
+            shares.append(100 * (there - away) / whole)
+    return [
+        median_row("gpt2-shaped/forward", "module_hooks_us", "µs", added),
+        median_row("gpt2-shaped/forward", "module_hooks_percent", "%", shares),
     ]
 
 

@@ -128,6 +128,8 @@ def _inactive(node: fx.Node, train: int) -> bool:
 def _operator(walk: Walk, node: fx.Node, name: str, fake: Any) -> None:
     info = optable.lookup(name)
     shown = name or getattr(node.target, "__name__", str(node.target))
+    if getattr(node.target, "__module__", "") == "torch._functorch.predispatch":
+        shown = "torch.vmap"
     if info is None and not name:
         raise walk.fail(
             "GEN0223",
@@ -142,7 +144,8 @@ def _operator(walk: Walk, node: fx.Node, name: str, fake: Any) -> None:
             node,
             f"the operator {shown} is not supported",
             "it is not on the plan's allow-list",
-            "write it with other operators, or register the model part without it",
+            "write it with other operators, or leave that part out of the model and run it before "
+            "or after",
         )
     bound = {a.name: v for a, v in zip(info.args, node.args, strict=False)} | dict(node.kwargs)
     more = walk.draws.keyword(info, bound)

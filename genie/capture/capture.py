@@ -17,18 +17,19 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from genie.capture.calls import capture_nodes
 from genie.capture.encode import encode
-from genie.capture.exporter import positional_only
+from genie.capture.exporter import forward_place, positional_only
 from genie.capture.inline import inline_regions
 from genie.capture.outputs import output_names
+from genie.capture.outs import without_out
 from genie.capture.ragged import with_sizes
 from genie.capture.randomness import SEED, SEED_TYPE
-from genie.capture.state import lost, updates
+from genie.capture.state import lost, shared, updates
 from genie.capture.tensors import HELD, Held, capture_constants, dedupe, first_names
 from genie.capture.walk import Locate, Walk
 from genie.graph.ir import Graph, Input, Output, Value
 from genie.graph.liveness import live_nodes
 from genie_schemas.args import Ref
-from genie_schemas.errors import GenieError, Place
+from genie_schemas.errors import GenieError
 from genie_schemas.spec import Spec
 
 __all__ = ["Captured", "capture"]
@@ -50,6 +51,7 @@ def capture(
     `locate` finds the user's line of a call, for errors. Raises GenieError GEN0223 … GEN0227.
     """
     inline_regions(program.graph_module)
+    without_out(program.graph)
     walk = Walk(program, spec, shown, locate)
     inputs = _inputs(walk, model)
     used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
@@ -64,7 +66,7 @@ def capture(
     if walk.draws.any:
         walk.values[SEED] = Value(SEED, SEED_TYPE, walk.storages.apart())
         inputs.append(Input(walk.values[SEED]))
-    outputs = with_sizes(walk, _outputs(walk))
+    outputs = with_sizes(walk, _outputs(walk, model))
     _no_lost_mutation(walk, held)
     outputs += updates(held, walk.written, [o.name for o in outputs])
     outputs = _drop_fresh_copies(walk, outputs)
@@ -122,7 +124,11 @@ def _flat_names(walk: Walk, model: nn.Module) -> list[str]:
 
 
 def _no_lost_mutation(walk: Walk, held: list[Held]) -> None:
-    """Refuse graphs that write to a lifted constant: export would lose it in silence."""
+    """Refuse graphs whose change of a tensor would be lost in silence.
+
+    That is so for a lifted constant, which has no name to hand the new value back under, and for
+    two tensors of the model that are views of one memory.
+    """
     found = lost(held, walk.written)
     if found is not None:
         value, op, node = found
@@ -132,6 +138,17 @@ def _no_lost_mutation(walk: Walk, held: list[Held]) -> None:
             f"the forward writes to the constant {value.name!r}",
             f"{op} changes it; it is no buffer of the model, so that the change would be lost",
             "make it a buffer with register_buffer: its new value is an output of the plan then",
+        )
+    both = shared(held, walk.written)
+    if both is not None:
+        one, other, op, node = both
+        raise walk.fail(
+            "GEN0230",
+            node,
+            f"the forward writes to memory that {one.name!r} and {other.name!r} share",
+            f"{op} changes both of them; a plan holds each for itself, so that one would keep its "
+            "old value",
+            "register the whole tensor alone, and take the view of it in the forward",
         )
 
 
@@ -154,7 +171,7 @@ def _drop_fresh_copies(walk: Walk, outputs: list[Output]) -> list[Output]:
     return [dataclasses.replace(o, value=names.get(o.value or "", o.value)) for o in outputs]
 
 
-def _outputs(walk: Walk) -> list[Output]:
+def _outputs(walk: Walk, model: nn.Module) -> list[Output]:
     specs = walk.program.graph_signature.output_specs
     last = next(reversed(walk.program.graph.nodes))
     flat = list(last.args[0])
@@ -185,7 +202,7 @@ def _outputs(walk: Walk) -> list[Output]:
         raise GenieError(
             "GEN0227",
             "the forward returns nothing",
-            Place(file=walk.shown),
+            forward_place(model, walk.shown),
             remedy="return the tensors that callers want",
         )
     return outputs

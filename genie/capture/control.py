@@ -166,6 +166,15 @@ def sub_graph_error(walk: Walk, node: fx.Node) -> GenieError:
             "which kernels then run is decided while running, not in the graph",
             "cast in the entry, with model.bfloat16() or model.half(), or cast the tensors there",
         )
+    if isinstance(getattr(node.graph.owning_module, str(node.target), None), torch.Tensor):
+        return walk.fail(
+            "GEN0223",
+            user,
+            "a branch or turn reads a tensor of the model that it is not given",
+            "called as torch.ops.higher_order, control flow takes nothing from around it",
+            "pass the tensor as an operand; torch.cond, and while_loop and scan of "
+            "torch._higher_order_ops, do so by themselves",
+        )
     return walk.fail(
         "GEN0223",
         node,

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, _trace
 
+from genie.capture.assigned import check_assigned
 from genie.capture.equivalents import Equivalents
 from genie.capture.failures import diagnose
 from genie_schemas.errors import GenieError, GenieErrors, Place
@@ -46,12 +47,19 @@ def _example(item: Input, spec: Spec) -> torch.Tensor:
     return ((ramp * 37 % 256).to(torch.float32) / 128 - 1).reshape(shape).to(dtype)
 
 
+def forward_place(model: nn.Module, shown: str) -> Place:
+    """Where the model's forward is defined; `shown` is the model file's name."""
+    code = getattr(type(model).forward, "__code__", None)
+    if code is None:
+        return Place(file=shown)
+    name = Path(code.co_filename).name
+    return Place(shown if name == Path(shown).name else name, code.co_firstlineno)
+
+
 def check_parameters(model: nn.Module, spec: Spec, shown: str) -> None:
     """Compare the spec's inputs with forward's parameters; GEN0206 for every difference."""
-    forward = type(model).forward
     parameters = inspect.signature(model.forward).parameters
-    code = getattr(forward, "__code__", None)
-    place = Place(file=Path(code.co_filename).name, line=code.co_firstlineno) if code else None
+    place = forward_place(model, shown)
     names = [
         n
         for n, p in parameters.items()
@@ -87,7 +95,7 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
     """Export the forward to training IR with the spec's dynamic dimensions.
 
     Inference only: gradients are off, which also keeps `torch.no_grad()` regions in line.
-    Raises GenieError GEN0202, GEN0206, GEN0220, GEN0221, GEN0222, GEN0226.
+    Raises GenieError GEN0202, GEN0206, GEN0220, GEN0221, GEN0222, GEN0224, GEN0226.
     """
     check_parameters(model, spec, shown)
     dims = {
@@ -100,13 +108,17 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
         for name, item in spec.inputs.items()
     }
     args, kwargs, shapes = _call(model, spec, dynamic)
-    with torch.no_grad(), warnings.catch_warnings(), _without_torchs_log():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), warnings.catch_warnings(record=True) as caught, _without_torchs_log():
+        warnings.simplefilter("always")
         try:
             with _explicit(model, spec), Equivalents():
-                return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+                program = torch.export.export(
+                    model, args, kwargs, dynamic_shapes=shapes, strict=False
+                )
         except BaseException as error:
             raise diagnose(error, model, (args, kwargs), path, shown, spec) from error
+    check_assigned(program, model, caught, (args, kwargs), (path, shown))
+    return program
 
 
 def _call(
@@ -123,14 +135,25 @@ def _call(
 
 @contextmanager
 def _without_torchs_log() -> Iterator[None]:
-    """Keep torch from logging the traceback of a failure, which is told once, by us."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    """Keep torch from logging a failure, and from printing the graph so far: we tell it once."""
+    before = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL + 1)
+    # It prints with the built-in: a name of the module's own stands in front of that.
+    _trace.print = lambda *args, **kwargs: None  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        logger.setLevel(before)
+        del _trace.print  # type: ignore[attr-defined]
+        for logger, level in before.items():
+            logger.setLevel(level)
+
+
+_LOGGERS = (
+    "torch._subclasses.fake_tensor",
+    "torch.export._trace",
+    "torch.fx.experimental.symbolic_shapes",
+)
 
 
 @contextmanager

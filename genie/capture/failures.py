@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from genie_schemas.errors import GenieError, Place
-from genie_schemas.errors.user_code import error_text, user_error, user_place
+from genie_schemas.errors.user_code import error_text, traced_place, user_error, user_place
 from genie_schemas.spec import Spec
 
 
@@ -35,17 +35,23 @@ def diagnose(
         )
     if _CONTROL.search(text) and kind in ("UncapturedHigherOrderOpError", "TorchRuntimeError"):
         return _control_flow(text, place)
+    if kind == "UncapturedHigherOrderOpError" and _IN_BRANCH.search(text):
+        return _untraceable_branch(text, traced_place(text, path, shown) or place)
     if kind in ("ConstraintViolationError", "UserError") and (
         "Constraints violated" in text or "specialized" in text or "constant" in text
     ):
         return _fixed_dimension(text, shown, spec)
     eager = _eager_failure(model, call)
     if eager is not None:
-        return user_error(eager, path, shown, "the forward raised")
-    if kind == "UnsupportedOperatorException":
+        error = user_error(eager, path, shown, "the forward raised")
+        error.remedy = f"call it in Python with {_inputs(call)} and mend it there first"
+        return error
+    shapeless = _SHAPELESS.search(text)
+    if kind == "UnsupportedOperatorException" or shapeless:
+        name = shapeless[1].replace("::", ".") if shapeless else _first_line(text)
         return GenieError(
             "GEN0223",
-            f"the operator {_first_line(text)} is not supported",
+            f"the operator {name} is not supported",
             place,
             "torch cannot tell the shape of its result without running it",
             "write it with other operators on dense tensors",
@@ -64,7 +70,38 @@ def diagnose(
     )
 
 
+def _inputs(call: Any) -> str:
+    """What the forward was called with: tensors, one an input of the spec."""
+    args, kwargs = call
+    named = [("", t) for t in args] + [(f"{name}=", t) for name, t in kwargs.items()]
+    return ", ".join(
+        f"{name}{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for name, t in named
+    )
+
+
+_SHAPELESS = re.compile(r"no fake impl registered for <CustomOpDef\(([\w:]+)\)>")
+"""What torch says of a custom operator without a shape rule."""
+
 _CONTROL = re.compile(r"call_function (cond|while_loop|scan)|higher_order\.(cond|while_loop|scan)")
+
+
+_IN_BRANCH = re.compile(
+    r"Got graph break/error:\s*(.+)\s*"
+    r"Higher Order Operator: (?:torch\.)?(?:ops\.higher_order\.)?(\w+)"
+)
+
+
+def _untraceable_branch(text: str, place: Place) -> GenieError:
+    """A call inside a branch or turn that torch does not trace there; torch says which."""
+    found = _IN_BRANCH.search(text)
+    what, name = found.groups() if found else ("", "control flow")
+    return GenieError(
+        "GEN0222",
+        f"torch cannot capture this call of {name}",
+        place,
+        f"a branch or turn holds what torch does not trace there: {what.strip()}",
+        "write the branch with operators that return new tensors, or move the call out of it",
+    )
 
 
 def _control_flow(text: str, place: Place) -> GenieError:

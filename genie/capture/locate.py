@@ -6,22 +6,21 @@ be located, the model is exported once more with traces on, and the same call is
 
 from __future__ import annotations
 
-import linecache
-import re
 import warnings
 from pathlib import Path
 
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
+from genie.capture.inline import inline_regions
+from genie.capture.outs import without_out
 from genie_schemas.errors import GenieError, Place
+from genie_schemas.errors.user_code import traced_place
 from genie_schemas.spec import Spec
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 class Locator:
-    """Callable: fx node → the innermost line of the user's file that made it, or None."""
+    """Callable: fx node → the innermost line of the user's own code that made it, or None."""
 
     def __init__(self, model: nn.Module, spec: Spec, path: Path, shown: str) -> None:
         self.model = model
@@ -43,15 +42,14 @@ class Locator:
             return None
         finally:
             PythonKeyTracer.record_stack_traces = before
-        for other in program.graph.nodes:
-            if other.name == node.name and other.target == node.target:
-                return self._innermost(other.meta.get("stack_trace") or "")
+        inline_regions(program.graph_module)
+        without_out(program.graph)
+        names = [n.name for n in node.graph.nodes]
+        # Branches and turns are graphs of their own, in which names occur again.
+        graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]
+        for graph in sorted(graphs, key=lambda g: [n.name for n in g.nodes] != names):
+            for other in graph.nodes:
+                if other.name == node.name and other.target == node.target:
+                    trace = other.meta.get("stack_trace") or ""
+                    return traced_place(trace, self.path, self.shown)
         return None
-
-    def _innermost(self, trace: str) -> Place | None:
-        lines = [int(n) for f, n in _FRAME.findall(trace) if Path(f).resolve() == self.path]
-        if not lines:
-            return None
-        text = linecache.getline(str(self.path), lines[-1]).rstrip("\n")
-        indent = len(text) - len(text.lstrip())
-        return Place(self.shown, lines[-1], indent + 1, text, max(1, len(text) - indent))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from torch import fx
 
 from genie.graph.ir import Output, Value
-from genie.graph.outputs import UPDATED, update_name
+from genie.graph.outputs import update_name
 
 Written = Mapping[int, tuple[str, fx.Node]]
 """Storage → the operator that first wrote to it, and its call."""
@@ -31,9 +31,7 @@ def updates(
     for value, kind, _ in held:
         if kind == "lifted" or value.storage not in written:
             continue
-        name = update_name(value.name)
-        while name in names:
-            name = f"{UPDATED}.{name}"
+        name = update_name(value.name, names)
         names.add(name)
         found.append(Output(name, value.name))
     return found
@@ -46,4 +44,16 @@ def lost(
     for value, kind, _ in held:
         if kind == "lifted" and value.storage in written:
             return (value, *written[value.storage])
+    return None
+
+
+def shared(
+    held: Iterable[tuple[Value, str, object]], written: Written
+) -> tuple[Value, Value, str, fx.Node] | None:
+    """Two tensors of the model in one memory that the forward writes to: operator and call."""
+    first: dict[int, Value] = {}
+    for value, _, _ in held:
+        other = first.setdefault(value.storage, value)
+        if other is not value and value.storage in written:
+            return (other, value, *written[value.storage])
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,8 +23,12 @@ def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # A copy each: safetensors refuses tensors that share memory, such as slices of one parameter.
-    plain = {name: tensors[name].clone() for name in sorted(tensors)}
+    # safetensors refuses tensors that share memory, such as slices of one parameter: copy those.
+    owners = Counter(tensor.untyped_storage()._cdata for tensor in tensors.values())
+    plain = {
+        name: tensor if owners[tensor.untyped_storage()._cdata] == 1 else tensor.clone()
+        for name, tensor in sorted(tensors.items())
+    }
     try:
         save_file(plain, path)
     except (SafetensorError, OSError) as error:

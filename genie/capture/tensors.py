@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from genie.capture.encode import Unsupported, stride_order
+from genie.capture.numbers import check_numbers
 from genie.capture.walk import Walk, module_of
 from genie.graph.ir import Constant, Node, Value
 from genie_schemas import constants
@@ -90,33 +91,6 @@ def capture_constants(walk: Walk, names: dict[str, tuple[InputKind, str]]) -> li
             walk.refs[node] = Ref(seen.name)
         held.append((value, HELD[kind], tensor))
     return held
-
-
-def check_numbers(
-    walk: Walk, node: fx.Node, name: str, kind: InputKind, tensor: torch.Tensor
-) -> None:
-    """GEN0229 when a parameter or buffer holds NaN, as a calibration without data leaves it.
-
-    A lifted constant may: it is a number that the code spells out.
-    """
-    if kind == InputKind.CONSTANT_TENSOR or not (tensor.is_floating_point() or tensor.is_complex()):
-        return
-    if tensor.is_floating_point() and tensor.itemsize == 1:
-        tensor = tensor.float()  # float8 has no sum
-    # One pass without an intermediate; infinities of both signs add up to NaN, too.
-    if not bool(torch.isnan(tensor.sum())):
-        return
-    count = int(torch.isnan(tensor).sum())
-    if count:
-        user = next(iter(node.users), node)
-        raise walk.fail(
-            "GEN0229",
-            user,
-            f"the model's tensor {name!r} holds NaN",
-            f"{count} of its {tensor.numel()} elements; everything computed from them is NaN",
-            "look at where it comes from: a calibration or statistics over no data, a division "
-            "by zero, a checkpoint of a diverged training",
-        )
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import click
 from genie.cli.common import json_option, print_json
 
 if TYPE_CHECKING:
-    from genie_schemas.messages import PoolStatus
+    from genie_schemas.messages import LazyCounters, PoolStatus
 
 __all__ = ["command"]
 
@@ -25,6 +25,7 @@ _PATH = click.Path(path_type=Path)
 def command(on: str | None, tls_dir: Path | None, token_file: Path | None, as_json: bool) -> None:
     """Show a daemon's devices, sessions, runs and counters."""
     from genie.client.admin import status
+    from genie_schemas.messages import LazyCounters
 
     found = status(on, tls_dir, token_file)
     if as_json:
@@ -44,8 +45,23 @@ def command(on: str | None, tls_dir: Path | None, token_file: Path | None, as_js
             click.echo(f"      {_pool_line(device.pool)}")
     if found.gpu_direct is not None and found.gpu_direct.mode != "none":
         click.echo(f"  GPUs: {found.gpu_direct.mode} ({found.gpu_direct.reason})")
+    for lazy in found.lazy:
+        click.echo(f"  lazy device, session of {lazy.age_s} s: {_lazy_line(lazy)}")
+    totals = {n: found.telemetry.get(f"lazy_{n}", 0) for n in LazyCounters.model_fields}
+    if any(totals.values()):
+        click.echo(f"  lazy devices since the start: {_lazy_line(LazyCounters(**totals))}")
     for run in found.active:
         click.echo(f"  {run.run_id}  {run.state}  {run.entrypoint}  {run.age_ms / 1000:.1f} s")
+
+
+def _lazy_line(counters: LazyCounters) -> str:
+    """What programs on the lazy device did, and what it cost them."""
+    size = counters.graph_ops // max(counters.graphs_run, 1)
+    return (
+        f"{counters.ops_intercepted} operators recorded, {counters.graphs_run} graphs of {size} "
+        f"run ({counters.graph_cache_hits} planned before), {counters.host_fallbacks} operators on "
+        f"the host, {counters.synchronisations} waits"
+    )
 
 
 def _pool_line(pool: PoolStatus) -> str:

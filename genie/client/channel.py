@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,6 +55,8 @@ class Channel:
         self._lock = threading.Lock()
         self._lost: GenieError | None = None
         self._closed = threading.Event()
+        self.counters: Callable[[], m.LazyCounters] | None = None
+        """What heartbeats tell beside the session, once somebody counts."""
         self._channel = self._open(credentials)
 
     def _open(self, credentials: Credentials) -> grpc.Channel:
@@ -150,7 +152,6 @@ class Channel:
     def _beat(self, session: str, interval: float) -> None:
         import grpc
 
-        data = m.encode(m.SessionRequest(session=session))
         outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         replies: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
 
@@ -170,20 +171,21 @@ class Channel:
 
         threading.Thread(target=read, name="genie-heartbeat-read", daemon=True).start()
         try:
-            self._beat_loop(data, interval, outbox, replies)
+            self._beat_loop(session, interval, outbox, replies)
         finally:
             outbox.put(None)
             call.cancel()  # type: ignore[no-untyped-call]
 
     def _beat_loop(
         self,
-        data: bytes,
+        session: str,
         interval: float,
         outbox: queue.SimpleQueue[bytes | None],
         replies: queue.SimpleQueue[bytes | Exception],
     ) -> None:
         heard = time.monotonic()
         while not self._closed.is_set():
+            data = m.encode(self.keep(session))
             outbox.put(data)
             with self._lock:
                 self._sent += len(data)
@@ -207,6 +209,10 @@ class Channel:
             if time.monotonic() - heard > SILENCE:
                 self._give_up(f"it did not answer for {SILENCE} s")
                 return
+
+    def keep(self, session: str) -> m.KeepRequest:
+        """What a heartbeat says, and the farewell."""
+        return m.KeepRequest(session=session, lazy=self.counters() if self.counters else None)
 
     def _give_up(self, cause: str) -> None:
         if not self._closed.is_set():

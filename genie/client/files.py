@@ -74,6 +74,8 @@ def _npy(path: Path) -> Tensor:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if str(error).startswith("Cannot load file"):  # NumPy takes whatever it does not know for one
+        return "it is no .npy file; pickled objects are never loaded"
     if "allow_pickle" in str(error):
         return "it holds pickled objects, which are never loaded"
     return str(error)[:200] or type(error).__name__

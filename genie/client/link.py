@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from genie.client.inputs import CheckedInputs
 from genie_runtime.plans import InstalledPlan
-from genie_schemas.errors import GenieError
-from genie_schemas.messages import RunReport
+from genie_schemas.errors import GenieError, Place
+from genie_schemas.messages import LazyCounters, RunReport
 
-__all__ = ["Call", "CallEnd", "Leg", "LegEnd", "LoadedPlan", "NodeLink", "Recalled", "RunSpec"]
+__all__ = [
+    "Call",
+    "CallEnd",
+    "Leg",
+    "LegEnd",
+    "LoadedPlan",
+    "NodeLink",
+    "Recalled",
+    "RunSpec",
+    "not_as_compiled",
+]
 
 Handle = dict[str, Any]
 
@@ -28,6 +38,17 @@ class LoadedPlan:
     def digest(self) -> str:
         """The plan's digest."""
         return self.installed.digest
+
+
+def not_as_compiled(plan: LoadedPlan, source: str) -> GenieError:
+    """GEN0425 for a constant whose bytes beside the plan are not those it was compiled with."""
+    file, _, key = source.partition("#")
+    return GenieError(
+        "GEN0425",
+        f"{key!r} in the weights file is not the constant that the plan was compiled with",
+        Place(file=str(plan.folder / file)),
+        remedy="restore the weights file beside the plan, or compile again",
+    )
 
 
 @dataclass(frozen=True)
@@ -215,6 +236,10 @@ class NodeLink(Protocol):
 
     def path(self) -> str:
         """How bytes travel between client and node."""
+        ...
+
+    def tell(self, counters: Callable[[], LazyCounters]) -> None:
+        """Tell the node, now and then and at the end, what the lazy device has counted."""
         ...
 
     def lost(self) -> GenieError | None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from genie.client.link import Call, Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
+from genie.client.link import (
+    Call,
+    Handle,
+    Leg,
+    LegEnd,
+    LoadedPlan,
+    NodeLink,
+    Recalled,
+    RunSpec,
+    not_as_compiled,
+)
 from genie_runtime.dispatch import report
 from genie_runtime.mail import Wires
 from genie_runtime.node import Node
@@ -14,7 +24,13 @@ from genie_runtime.run import Run
 from genie_runtime.session import Session
 from genie_schemas.constants import ConstantFiles
 from genie_schemas.errors import GenieError, InternalError
-from genie_schemas.messages import OpenRequest, PrepareRequest, RecallRequest, SessionRequest
+from genie_schemas.messages import (
+    KeepRequest,
+    LazyCounters,
+    OpenRequest,
+    PrepareRequest,
+    RecallRequest,
+)
 
 __all__ = ["EmbeddedLink"]
 
@@ -76,8 +92,13 @@ class EmbeddedLink:
             by_digest = {c.digest: c.source for c in plan.installed.plan.constants.values()}
             with ConstantFiles(plan.folder) as files:
                 for device, digest, _ in missing:
-                    data = files.view(by_digest[digest])
-                    node.core.store.put(session.id, device, digest, data)
+                    source = by_digest[digest]
+                    try:
+                        node.core.store.put(session.id, device, digest, files.view(source))
+                    except GenieError as error:
+                        if error.code == "GEN0425":
+                            raise not_as_compiled(plan, source) from None
+                        raise
 
     def recall(self, spec: RunSpec) -> Recalled:
         """Ask the ledger."""
@@ -149,13 +170,16 @@ class EmbeddedLink:
         """It lives as long as this process."""
         return None
 
+    def tell(self, counters: Callable[[], LazyCounters]) -> None:
+        """Nobody asks an embedded node: the program itself has the counters."""
+
     def status(self) -> dict[str, Any]:
         """What `genie status` would show of it."""
         return self._node.status().model_dump()
 
     def close(self) -> None:
         """End the session and the node."""
-        self._node.close_session(SessionRequest(session=self._session.id))
+        self._node.close_session(KeepRequest(session=self._session.id))
         self._node.close()
 
     def _recall_request(self, spec: RunSpec) -> RecallRequest:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from genie.client.channel import Channel, Credentials
 from genie.client.link import Call, Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
@@ -265,11 +265,16 @@ class RemoteLink:
             )
         return self.channel.lost()
 
+    def tell(self, counters: Callable[[], m.LazyCounters]) -> None:
+        """Let heartbeats carry what the lazy device counts; older daemons do not ask."""
+        if release(self.opened.protocol) >= (1, 3):
+            self.channel.counters = counters
+
     def close(self) -> None:
         """End the session; a daemon that is gone is not waited for."""
         if self.channel.lost() is None:
             with contextlib.suppress(GenieError):  # it ends by its lease
-                self.channel.call("Close", m.SessionRequest(session=self.session), m.Empty, 5.0)
+                self.channel.call("Close", self.channel.keep(self.session), m.Empty, 5.0)
         self.channel.close()
         self.data.close()
 

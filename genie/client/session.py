@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from genie.client.aliases import check_apart, written_inputs
 from genie.client.coordinate import Coordinator
 from genie.client.endpoints import assign
 from genie.client.inputs import check_inputs
@@ -63,6 +64,7 @@ class Session(Closing):
         self._plans: dict[str, tuple[LoadedPlan, Coordinator]] = {}
         self._latest: str | None = None
         self._forgotten: list[str] = []
+        self._written: dict[tuple[str, str], frozenset[str]] = {}
 
     @property
     def links(self) -> list[NodeLink]:
@@ -89,6 +91,8 @@ class Session(Closing):
         found = self._plans.pop(plan.digest, None)
         if found is not None:
             found[1].close()
+            for key in [key for key in self._written if key[0] == plan.digest]:
+                del self._written[key]
             self._forgotten.append(plan.digest)
 
     def run(
@@ -115,8 +119,9 @@ class Session(Closing):
         maps inputs to tensors kept so, and `drop` names those that nobody needs any more. A run
         that uses these has no `run_id`.
 
-        Raises GenieErrors with everything wrong with the inputs (GEN0400 to GEN0405), GEN0410 for
-        a run id used otherwise, GEN0414 at the deadline, GEN0502 when a node was lost.
+        Raises GenieErrors with everything wrong with the inputs (GEN0400 to GEN0405), GEN0409 when
+        one that the forward writes to shares memory with another, GEN0410 for a run id used
+        otherwise, GEN0414 at the deadline, GEN0502 when a node was lost.
         """
         digest = plan.digest if plan is not None else self._latest
         if digest is None or digest not in self._plans:
@@ -126,6 +131,7 @@ class Session(Closing):
         resident, keep = resident or {}, keep or {}
         forgotten, self._forgotten = self._forgotten, []
         checked = check_inputs(loaded.installed.plan, entrypoint, inputs, resident)
+        check_apart(checked.tensors, resident, lambda: self._writes(loaded, entrypoint))
         if run_id is not None:
             check_run_id(run_id)
         spec = RunSpec(
@@ -141,6 +147,13 @@ class Session(Closing):
             forgotten,
         )
         return coordinator.run(spec, end)
+
+    def _writes(self, plan: LoadedPlan, entrypoint: str) -> frozenset[str]:
+        """The inputs that a plan writes to, found out once."""
+        key = plan.digest, entrypoint
+        if key not in self._written:
+            self._written[key] = written_inputs(plan.installed.plan, entrypoint)
+        return self._written[key]
 
     def cancel(self, run_id: str) -> None:
         """Stop every run under an id, on every node; GEN0416 when there is none anywhere."""

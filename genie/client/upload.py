@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from genie.client.channel import Channel
-from genie.client.link import LoadedPlan
+from genie.client.link import LoadedPlan, not_as_compiled
 from genie_schemas import messages as m
 from genie_schemas.constants import CHUNK, ConstantFiles, chunk_digests, combine
 from genie_schemas.errors import GenieError
@@ -71,7 +71,7 @@ def _send(
 ) -> int:
     sources = {c.digest: c.source for c in plan.installed.plan.constants.values()}
     views = {item.digest: files.view(sources[item.digest]) for item in window}
-    offered = [_offer(item, views[item.digest], sources[item.digest]) for item in window]
+    offered = [_offer(plan, item, views[item.digest], sources[item.digest]) for item in window]
     put = m.PutRequest(session=request.session, plan_digest=request.plan_digest, constants=offered)
     targets = channel.call("PutConstants", put, m.PutReply, 120.0).targets
     posts: list[TransferFuture] = []
@@ -98,14 +98,12 @@ def _send(
     return sent
 
 
-def _offer(item: m.MissingConstant, view: memoryview, source: str) -> m.OfferedConstant:
+def _offer(
+    plan: LoadedPlan, item: m.MissingConstant, view: memoryview, source: str
+) -> m.OfferedConstant:
     chunks = chunk_digests(view)
     if view.nbytes != item.bytes or combine(chunks, view.nbytes) != item.digest:
-        raise GenieError(
-            "GEN0425",
-            f"{source} is not the constant that the plan was compiled with",
-            remedy="restore the weights file beside the plan, or compile again",
-        )
+        raise not_as_compiled(plan, source)
     return m.OfferedConstant(
         digest=item.digest, bytes=item.bytes, chunks=[chunk.hex() for chunk in chunks]
     )

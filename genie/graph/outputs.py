@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from genie_schemas.names import Namer, clean
@@ -42,6 +42,12 @@ def _walk(
     return [leaf for key, value in pairs for leaf in _walk(value, (*path, key), is_leaf)]
 
 
-def update_name(tensor: str) -> str:
-    """Name of the output that holds the new value of the model's parameter or buffer `tensor`."""
-    return f"{UPDATED}.{clean(tensor)}"
+def update_name(tensor: str, taken: Container[str] = ()) -> str:
+    """Name of the output that holds the new value of the model's parameter or buffer `tensor`.
+
+    `taken` are names that outputs have already.
+    """
+    name = f"{UPDATED}.{clean(tensor)}"
+    while name in taken:
+        name = f"{UPDATED}.{name}"
+    return name

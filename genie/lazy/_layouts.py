@@ -31,6 +31,16 @@ DTYPES = {
 }
 """c10::ScalarType → torch's name. The numbers are part of torch's ABI and never change."""
 
+_WITHOUT_PLAN = {
+    8: "complex32",
+    12: "qint8",
+    13: "quint8",
+    14: "qint32",
+    25: "float8_e5m2fnuz",
+    26: "float8_e4m3fnuz",
+}
+"""Those that plans do not have, for messages."""
+
 _FORMATS = ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
 
 
@@ -50,7 +60,8 @@ class Layout(NamedTuple):
     def torch_dtype(self) -> str:
         """Torch's name of the dtype ("float32"). Raises Unsupported."""
         if self.dtype not in DTYPES:
-            raise Unsupported(f"tensors of c10::ScalarType {self.dtype}")
+            name = _WITHOUT_PLAN.get(self.dtype, f"c10::ScalarType {self.dtype}")
+            raise Unsupported(f"tensors of {name}")
         return DTYPES[self.dtype]
 
 

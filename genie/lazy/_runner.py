@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import itertools
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -14,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from genie.client import Session, connect
+from genie.client import Session
+from genie.client.default import Target, default_target
 from genie.client.tensors import STORAGE, Tensor
-from genie.lazy._counters import COUNTERS, user_line
+from genie.lazy._counters import COUNTERS, user_line, user_place
 from genie.lazy._layouts import Unsupported
 from genie.lazy._local import LocalProgram, local_program
 from genie.lazy._plan import LazyPlan, make_plan
 from genie.lazy._trace import Graph, Recorder, read_trace
-from genie_schemas.errors import GenieError, Place
+from genie_schemas.errors import GenieError
+from genie_schemas.messages import LazyCounters
 from genie_schemas.types import FROM_TORCH
 
 __all__ = ["Runner"]
@@ -74,8 +75,8 @@ class Runner:
 
     # -- the session ------------------------------------------------------------------------
 
-    def connect(self, endpoint: str | None) -> None:
-        """Use this daemon, or with None the embedded runtime, from now on.
+    def connect(self, target: Target) -> None:
+        """Use this daemon, or the embedded runtime, from now on.
 
         Raises GEN0263 when tensors lie in another session already, GEN05xx when it does not answer.
         """
@@ -84,19 +85,29 @@ class Runner:
                 raise GenieError(
                     "GEN0263",
                     "the lazy device is connected already",
+                    user_place(),
                     cause=f"its tensors lie on {self._endpoint or 'the embedded runtime'}",
                     remedy="call genie.lazy.connect() before the first tensor goes to the device",
                 )
-            self._endpoint = endpoint
-            self._session = connect(endpoint)
+            self._session = target.open()
+            for link in self._session.links:
+                link.tell(self.counted)
+            self._endpoint = target.endpoint
 
     def session(self) -> Session:
-        """The session, opened at first use: GENIE_ENDPOINT's daemon, or embedded."""
+        """The session, opened at first use on the process's default target."""
         with self._lock:
             if self._session is None:
-                self.connect(os.environ.get("GENIE_ENDPOINT") or None)
+                self.connect(default_target())
             assert self._session is not None  # noqa: S101 - connect() has set it
             return self._session
+
+    def counted(self) -> LazyCounters:
+        """What the device has counted since the program began: a daemon's status shows it."""
+        names = set(LazyCounters.model_fields) - {"ops_intercepted"}
+        intercepted: int = self._recorder.counts()["ops_intercepted"]
+        ever = {name: COUNTERS.ever(name) for name in names}
+        return LazyCounters(ops_intercepted=intercepted, **ever)
 
     def close(self) -> None:
         """End the session: the device's tensors are gone."""
@@ -195,6 +206,7 @@ class Runner:
         try:
             plan = self._plan(taken)
             COUNTERS.add("graphs_run")
+            COUNTERS.add("graph_ops", taken.ops)
             COUNTERS.totals["last_graph_ops"] = taken.ops
             self._last = plan, taken.leaves, taken.hosts
             found = self._execute(plan, taken.leaves, taken.hosts, handles, drop)
@@ -238,7 +250,7 @@ class Runner:
             raise GenieError(
                 "GEN0261",
                 f"no plan can hold {error}",
-                Place(file=user_line()),
+                user_place(),
                 remedy="move this part of the program to the CPU",
             ) from None
 

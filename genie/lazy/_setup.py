@@ -15,10 +15,12 @@ from torch.utils.backend_registration import (
     rename_privateuse1_backend,
 )
 
+from genie.client.default import Target
 from genie.lazy import _moves, _recurrent, _storages, device
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
 from genie.lazy._modules import Modules
+from genie.lazy._report import leave_at_exit
 from genie.lazy._runner import Runner
 from genie_schemas import optable
 from genie_schemas.errors import GenieError
@@ -77,6 +79,7 @@ _RECORDER.register_operators()
 _MODULES.install()
 _moves.install()
 register_optimizer_step_post_hook(_RUNNER.stepped)
+leave_at_exit(lambda: stats())
 
 
 @atexit.register
@@ -95,11 +98,11 @@ def is_available() -> bool:
 def connect(endpoint: str | None = None) -> None:
     """Put the device on a daemon ("unix:///run/genie.sock", "host:port"), or into this process.
 
-    Call it before the first tensor goes there; without it GENIE_ENDPOINT says where, and else the
-    runtime is embedded. Raises GEN0263 when tensors lie there already, GEN05xx when the daemon does
-    not answer.
+    Call it before the first tensor goes there; without it, what `genie.connect` was told last
+    says where, or GENIE_ENDPOINT, and else the runtime is embedded. Raises GEN0263 when tensors
+    lie there already, GEN05xx when the daemon does not answer.
     """
-    _RUNNER.connect(endpoint)
+    _RUNNER.connect(Target(endpoint))
 
 
 def runner() -> Runner:
@@ -110,6 +113,11 @@ def runner() -> Runner:
 def recorder() -> Any:
     """The recorder of this process: the extension, or what stands in for it in Python."""
     return _RECORDER
+
+
+def modules() -> Modules:
+    """What notes module boundaries in this process; for the benchmark."""
+    return _MODULES
 
 
 def threads() -> int:
@@ -125,14 +133,16 @@ def synchronize() -> None:
 def stats() -> dict[str, Any]:
     """What the device did since the program began.
 
-    `ops_intercepted`, `graphs_run`, `last_graph_ops`, `graph_cache_hits` and `_misses`,
-    `shape_cache_*`, `host_fallbacks` (operators that the host carried out), `random_draws`,
-    `uploads`, `upload_bytes`, `pending_ops`, and `synchronisations`: how often the program waited
-    for a value; `explain` says where.
+    `ops_intercepted`, `graphs_run`, `graph_ops` (in all of them), `last_graph_ops`,
+    `graph_cache_hits` and `_misses`, `shape_cache_*`, `host_fallbacks` (operators that the host
+    carried out), `random_draws`, `uploads`, `upload_bytes`, `pending_ops`, and `synchronisations`:
+    how often the program waited for a value; `explain` says where. `sync_points` and `fallbacks`
+    have the lines and the operators, with the reasons.
     """
     names = (
-        *("graphs_run", "last_graph_ops", "graph_cache_hits", "graph_cache_misses"),
+        *("graphs_run", "graph_ops", "last_graph_ops", "graph_cache_hits", "graph_cache_misses"),
         *(
+            "synchronisations",
             "host_fallbacks",
             "host_evaluations",
             "compositions",
@@ -144,7 +154,6 @@ def stats() -> dict[str, Any]:
     found: dict[str, Any] = dict(_RECORDER.counts())
     found |= {name: COUNTERS.totals[name] for name in names}
     found["pending_ops"] = _RECORDER.pending_ops()
-    found["synchronisations"] = sum(COUNTERS.syncs.values())
     found["sync_points"] = [
         {"line": site.line, "why": site.what, "count": count}
         for site, count in COUNTERS.syncs.most_common()

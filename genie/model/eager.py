@@ -116,37 +116,46 @@ def _run(request: dict[str, Any]) -> None:
     except BaseException as error:
         raise user_error(error, path, request["shown"], "the forward raised") from error
     leaves = named_leaves(result, lambda item: isinstance(item, torch.Tensor))
-    found = {
-        **dict(leaves),
-        **_updated(model, before, set(request["updated"]) - {n for n, _ in leaves}),
-    }
+    found = dict(leaves)
+    found |= _updated(model, before, set(request["updated"]) - set(found), frozenset(found))
     save_file(
         {name: tensor.detach().clone().contiguous() for name, tensor in found.items()},
         request["outputs"],
     )
 
 
-def _updated(model: Any, before: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
-    """The model's tensors that are wanted, and its buffers that are not what they were."""
+def _updated(
+    model: Any, before: Mapping[str, Any], wanted: set[str], taken: frozenset[str]
+) -> dict[str, Any]:
+    """The model's tensors that are wanted, and its buffers that are not what they were.
+
+    A tensor that the model has under several names goes by the one that the plan gave it. `taken`
+    are the names of what forward returned.
+    """
     import torch
 
     from genie.graph.outputs import update_name
 
-    def same(name: str, tensor: Any) -> bool:
+    def changed(name: str, tensor: Any) -> bool:
         old = before.get(name, tensor)
-        return old is tensor or (
-            old.dtype == tensor.dtype and torch.allclose(old, tensor, 0, 0, equal_nan=True)
+        return old is not tensor and (
+            old.dtype != tensor.dtype or not torch.allclose(old, tensor, 0, 0, equal_nan=True)
         )
 
-    own = [
+    own: dict[int, tuple[Any, list[str]]] = {}
+    for name, tensor in (
         *model.named_parameters(remove_duplicate=False),
         *model.named_buffers(remove_duplicate=False),
-    ]
-    return {
-        update_name(name): tensor
-        for name, tensor in own
-        if update_name(name) in wanted or not same(name, tensor)
-    }
+    ):
+        own.setdefault(id(tensor), (tensor, []))[1].append(name)
+    found = {}
+    for tensor, names in own.values():
+        outputs = [update_name(name, taken) for name in names]
+        chosen = [name for name in outputs if name in wanted]
+        if not chosen and any(changed(name, tensor) for name in names):
+            chosen = outputs[:1]
+        found.update(dict.fromkeys(chosen, tensor))
+    return found
 
 
 def call(model: Any, inputs: Mapping[str, Any]) -> Any:

@@ -9,6 +9,8 @@ import difflib
 import importlib.util
 import inspect
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,10 +23,13 @@ from genie_schemas.errors.user_code import user_error
 from genie_schemas.spec import Spec
 
 
-def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.Module:
+def load_model(
+    path: Path, shown: str, spec: Spec, weights: Path | None, *, mapped: bool = False
+) -> nn.Module:
     """Import `path`, call the spec's entry and load `weights` into what it returns.
 
-    `shown` is the file's name as the user gave it, for messages. Raises GenieError GEN0200 file
+    `shown` is the file's name as the user gave it, for messages; `mapped` is `load_weights`'s.
+    Raises GenieError GEN0200 file
     missing, GEN0201 no such entry, GEN0202 the user's code raised, GEN0203 no nn.Module, GEN0204
     wrong arguments, GEN0210 … GEN0212 weights missing, unreadable, or of other names or shapes.
     """
@@ -51,9 +56,14 @@ def load_model(path: Path, shown: str, spec: Spec, weights: Path | None) -> nn.M
             _place_of(entry, shown),
             remedy="return the Python module that it was made from",
         )
-    _check_tensors(model, shown)
+
+    def where(name: str) -> Place:
+        return _origin(lambda: entry(**spec.model.args), entry, name, path, shown)
+
+    _check_modules(model, where)
+    _check_tensors(model, where)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, mapped=mapped)
     return model
 
 
@@ -122,7 +132,38 @@ def _place_of(function: Any, shown: str) -> Place:
     return Place(file=shown, line=code.co_firstlineno if code else None)
 
 
-def _check_tensors(model: nn.Module, shown: str) -> None:
+def _origin(make: Any, entry: Any, name: str, path: Path, shown: str) -> Place:
+    """Where the model got its tensor `name`; the entry where that cannot be told."""
+    from genie.model.origin import origin
+
+    return origin(make, name, path, shown) or _place_of(entry, shown)
+
+
+def _check_modules(model: nn.Module, origin: Callable[[str], Place]) -> None:
+    """Every module is Python's own: GEN0222 for TorchScript, GEN0223 for packed weights."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise GenieError(
+                "GEN0222",
+                f"the module {name!r} is a TorchScript module, which cannot be captured",
+                origin(name),
+                remedy="use the Python module that it was made from",
+            )
+        if any(isinstance(held, torch.ScriptObject) for held in vars(module).values()):
+            owner = name.removesuffix("._packed_params")
+            raise GenieError(
+                "GEN0223",
+                f"the module {owner!r} cannot be carried by a plan",
+                origin(owner),
+                f"{type(model.get_submodule(owner)).__name__} of "
+                f"{type(model.get_submodule(owner)).__module__} keeps its weights packed for one "
+                "kernel library",
+                "compile the float model, or keep int8 weights and their scale as buffers and "
+                "multiply them in the forward",
+            )
+
+
+def _check_tensors(model: nn.Module, origin: Callable[[str], Place]) -> None:
     """Every tensor of the model holds dense values: GEN0205 or GEN0223 when one does not."""
     named = [*model.named_parameters(), *model.named_buffers()]
     lazy = [name for name, tensor in named if torch.nn.parameter.is_lazy(tensor)]
@@ -130,16 +171,16 @@ def _check_tensors(model: nn.Module, shown: str) -> None:
         raise GenieError(
             "GEN0205",
             f"the model has {len(lazy)} parameters that are not initialised yet",
-            Place(file=shown),
+            origin(lazy[0]),
             f"the first is {lazy[0]}, of a lazy module",
             "call the model once with an example in the entry, or give the sizes",
         )
-    meta = [name for name, tensor in named if tensor.is_meta]
+    meta = [name for name, tensor in (*named, *_attributes(model)) if tensor.is_meta]
     if meta:
         raise GenieError(
             "GEN0205",
             f"the model has {len(meta)} tensors on the meta device, which hold no values",
-            Place(file=shown),
+            origin(meta[0]),
             f"the first is {meta[0]}",
             "materialise it (to_empty) and load weights, or build it on the CPU",
         )
@@ -149,14 +190,30 @@ def _check_tensors(model: nn.Module, shown: str) -> None:
             raise GenieError(
                 "GEN0223",
                 f"the model's tensor {name!r} cannot be carried by a plan",
-                Place(file=shown),
+                origin(name),
                 f"it is {kind}",
                 "convert it to a dense tensor of a common dtype in the entry",
             )
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into the module, strictly. GEN0210, GEN0211, GEN0212."""
+def _attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that modules hold without registering them."""
+    for path, module in model.named_modules():
+        for name, held in vars(module).items():
+            if isinstance(held, torch.Tensor):
+                yield f"{path}.{name}" if path else name, held
+
+
+MAPPED_BYTES = 1 << 24
+"""From this size on, a parameter may be the mapped file itself."""
+
+
+def load_weights(model: nn.Module, path: Path, *, mapped: bool = False) -> None:
+    """Load a safetensors file into the module, strictly. GEN0210, GEN0211, GEN0212.
+
+    With `mapped`, large parameters are the file's own pages instead of copies. They need not lie
+    on 64 bytes then, where kernels round otherwise: for a model that is looked at and not run.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -182,7 +239,30 @@ def load_weights(model: nn.Module, path: Path) -> None:
     problems = _differences(expected, state, path)
     if problems:
         raise GenieErrors(problems)
+    if mapped:
+        for name, parameter in _mappable(model):
+            if name in state:
+                parameter.data = state.pop(name)
     model.load_state_dict(state, strict=False)
+
+
+def _mappable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Large parameters that loading only copies into, and that share no memory with others."""
+    every = (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+        *_attributes(model),
+    )
+    owners = Counter(tensor.untyped_storage()._cdata for _, tensor in every)
+    for path, module in model.named_modules():
+        own = type(module)._load_from_state_dict is not nn.Module._load_from_state_dict
+        if own or module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks:
+            continue
+        for last, parameter in module.named_parameters(recurse=False):
+            name = f"{path}.{last}" if path else last
+            alone = owners[parameter.untyped_storage()._cdata] == 1
+            if alone and parameter.nbytes >= MAPPED_BYTES:
+                yield name, parameter
 
 
 def _memory(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

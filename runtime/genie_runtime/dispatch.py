@@ -309,12 +309,20 @@ class Dispatch:
                 remedy="`genie status` shows the runs that are going on",
             )
         for run in found:
-            give_up(run, GenieError("GEN0415", f"run {run.run_id!r} was cancelled"))
+            give_up(run, _cancelled(run.run_id))
         return CancelReply(cancelled=len(found))
 
     def _sessions(self) -> list[Session]:
         with self._core.lock:
             return list(self._core.sessions.values())
+
+
+def _cancelled(run_id: str) -> GenieError:
+    return GenieError(
+        "GEN0415",
+        f"run {run_id!r} was cancelled",
+        remedy="run it again if it is wanted after all: nothing was published",
+    )
 
 
 def give_up(run: Execution, error: GenieError) -> None:

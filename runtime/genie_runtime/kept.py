@@ -72,9 +72,13 @@ class KeptTensors:
             wanted = list(names)
             taken = next((name for name in wanted if name in self._kept), None)
             if taken is not None or len(set(wanted)) != len(wanted):
-                raise GenieError("GEN0427", "a kept tensor's name is in use already")
+                raise _taken(taken)
             if len(self._kept) + len(wanted) > MAX_KEPT:
-                raise GenieError("GEN0427", f"a session keeps at most {MAX_KEPT} tensors")
+                raise GenieError(
+                    "GEN0427",
+                    f"a session keeps at most {MAX_KEPT} tensors",
+                    remedy="drop those that nobody needs, with the next run",
+                )
 
     def keep(
         self,
@@ -94,7 +98,7 @@ class KeptTensors:
                 self._kept[name] = _Kept(device, region, nbytes)
         if taken:  # two runs at once were to keep the same name
             budget.drop_constants(device, nbytes)
-            raise GenieError("GEN0427", "a kept tensor's name is in use already")
+            raise _taken(name)
 
     def drop(self, names: Iterable[str]) -> None:
         """Forget tensors; unknown names are ignored, because a client may ask again."""
@@ -125,6 +129,15 @@ class KeptTensors:
             self._pools[item.device].free(item.region)
             if self._budget is not None:
                 self._budget.drop_constants(item.device, item.nbytes)
+
+
+def _taken(name: str | None) -> GenieError:
+    return GenieError(
+        "GEN0427",
+        "a kept tensor's name is in use already" if name else "two tensors are to have one name",
+        cause=f"the session keeps a tensor as {name}" if name else None,
+        remedy="keep it under another name, or drop the old tensor first",
+    )
 
 
 def _unknown(name: str, key: str, found: _Kept | None) -> GenieError:

@@ -36,6 +36,8 @@ from genie_schemas.messages import (
     ExpectReply,
     ExpectRequest,
     GpuDirectStatus,
+    KeepRequest,
+    LazySession,
     LinksReply,
     OpenReply,
     OpenRequest,
@@ -123,10 +125,12 @@ class Node:
             core.sessions[session.id] = session
         return session
 
-    def heartbeat(self, request: SessionRequest) -> Pulse:
+    def heartbeat(self, request: KeepRequest) -> Pulse:
         """Renew a session's lease; tells the node's telemetry of the moment."""
         core = self.core
-        core.session(request.session).renew()
+        session = core.session(request.session)
+        session.renew()
+        self._count(session, request)
         with core.lock:
             sessions = list(core.sessions.values())
         telemetry = core.telemetry
@@ -139,11 +143,16 @@ class Node:
             reserved_bytes=sum(core.budget.usage(d)[0] for d in core.devices),
         )
 
-    def close_session(self, request: SessionRequest) -> Empty:
+    def _count(self, session: Session, request: KeepRequest) -> None:
+        for name, grown in session.count(request.lazy).items():
+            self.core.telemetry.add(f"lazy_{name}", grown)
+
+    def close_session(self, request: KeepRequest) -> Empty:
         """The client is done: runs that go on are stopped, memory is freed."""
         with self.core.lock:
             session = self.core.sessions.get(request.session)
         if session is not None:
+            self._count(session, request)
             error = GenieError("GEN0415", "the client closed its session")
             ending = threading.Thread(target=self.end_session, args=(session, error), daemon=True)
             ending.start()
@@ -276,6 +285,11 @@ class Node:
             active=active,
             telemetry={**core.telemetry.snapshot(), "peak_bytes": peak},
             gpu_direct=GpuDirectStatus(mode=core.gpu_path.mode, reason=core.gpu_path.reason),
+            lazy=[
+                LazySession(age_s=int(now - s.opened), **s.lazy.model_dump())
+                for s in sessions
+                if s.lazy is not None
+            ],
         )
 
     # -- the end ----------------------------------------------------------------------------

@@ -120,7 +120,12 @@ def install(text: str, expected_digest: str, limits: Limits) -> InstalledPlan:
     plan that was announced.
     """
     if len(text) > limits.plan_bytes:
-        raise GenieError("GEN0511", f"plans of more than {limits.plan_bytes >> 20} MiB are refused")
+        raise GenieError(
+            "GEN0511",
+            f"plans of more than {limits.plan_bytes >> 20} MiB are refused",
+            cause=f"this one has {len(text)} bytes",
+            remedy="split the model into several plans",
+        )
     plan = read_plan(text)
     if plan.plan_digest != expected_digest:
         raise GenieError(
@@ -128,10 +133,16 @@ def install(text: str, expected_digest: str, limits: Limits) -> InstalledPlan:
             "the plan sent is not the one announced",
             Place(path="plan_digest"),
             f"announced {expected_digest[:23]}…, sent {plan.plan_digest[:23]}…",
+            "install the plan again: its file changed meanwhile, or was damaged on its way",
         )
     ops = sum(len(program.ops) for program in plan.programs.values())
     if ops > limits.plan_ops or len(plan.steps) > limits.plan_ops:
-        raise GenieError("GEN0511", f"plans of more than {limits.plan_ops} ops are refused")
+        raise GenieError(
+            "GEN0511",
+            f"plans of more than {limits.plan_ops} ops are refused",
+            cause=f"this one has {ops} ops and {len(plan.steps)} steps",
+            remedy="split the model into several plans",
+        )
     verify(plan)
     return view(plan, text)
 

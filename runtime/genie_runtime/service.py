@@ -26,7 +26,7 @@ def control_handler(node: Node, token: str | None) -> grpc.GenericRpcHandler[byt
     """The handler of `genie.v1.Control` for a node; `token` is wanted from every caller."""
     unary: dict[str, tuple[type[BaseModel], Method]] = {
         "Open": (m.OpenRequest, node.open),
-        "Close": (m.SessionRequest, node.close_session),
+        "Close": (m.KeepRequest, node.close_session),
         "Install": (m.InstallRequest, node.intake.install),
         "Missing": (m.PlanRequest, node.intake.missing),
         "PutConstants": (m.PutRequest, node.intake.put),
@@ -87,7 +87,7 @@ def _heartbeat(
 
 
 class _Beat:
-    """Answers one stream's heartbeats, which repeat one message.
+    """Answers one stream's heartbeats, which repeat one message while a program rests.
 
     It is read once: after a pause nothing of the reader is in the processor's caches, and reading
     would take fifteen times as long as in a row, most of what an idle session costs in Python.
@@ -95,12 +95,12 @@ class _Beat:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._request: m.SessionRequest | None = None
+        self._request: m.KeepRequest | None = None
         self._data = b""
 
     def __call__(self, data: bytes) -> bytes:
         if self._request is None or data != self._data:
-            self._request = m.decode(m.SessionRequest, data)
+            self._request = m.decode(m.KeepRequest, data)
             # As we write it, not as it came: a padded message is not kept.
             self._data = m.encode(self._request)
         return m.encode_reply(self._node.heartbeat(self._request))

@@ -16,6 +16,7 @@ from genie_runtime.negotiation import Agreement
 from genie_runtime.run import QUIESCE
 from genie_runtime.store import Upload
 from genie_schemas.errors import GenieError
+from genie_schemas.messages import LazyCounters
 
 if TYPE_CHECKING:
     from genie_runtime.call_channel import CallChannel
@@ -56,6 +57,9 @@ class Session:
     lock: threading.RLock = field(default_factory=threading.RLock)
     closed: bool = False
     expires: float = 0.0
+    opened: float = field(default_factory=time.monotonic)
+    lazy: LazyCounters | None = None
+    """What the client's lazy device has counted, as it says."""
 
     def __post_init__(self) -> None:
         self.renew()
@@ -63,6 +67,19 @@ class Session:
     def renew(self) -> None:
         """A heartbeat came."""
         self.expires = time.monotonic() + self.lease
+
+    def count(self, lazy: LazyCounters | None) -> dict[str, int]:
+        """Note what the client's lazy device counts; by how much each number has grown.
+
+        A number that is smaller than before is not believed.
+        """
+        if lazy is None or lazy == self.lazy:
+            return {}
+        with self.lock:
+            before = (self.lazy or LazyCounters()).model_dump()
+            now = {name: max(n, before[name]) for name, n in lazy.model_dump().items()}
+            self.lazy = LazyCounters(**now)
+        return {name: n - before[name] for name, n in now.items() if n > before[name]}
 
     def expired(self, now: float) -> bool:
         """Whether the client stayed away for longer than the lease; never when embedded."""

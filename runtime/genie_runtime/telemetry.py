@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 
+from genie_schemas.canonical import MAX_SAFE_INT
+from genie_schemas.messages import LazyCounters
+
 _WINDOW = 1024
 
 
@@ -15,8 +18,8 @@ class Telemetry:
     out), `attempts`, `retries`, `bytes_in`, `bytes_out` (payload of inputs, outputs, transfers
     and constants), `local_bytes` (copied between devices of the node), `evictions` (of plans or
     constants that nobody used, to make room), `path_switches` (links that lost their path and went
-    on over another). `overhead_us` of a run is
-    its time on the node without computing and waiting for bytes.
+    on over another). `lazy_…` are what clients' lazy devices say that they counted.
+    `overhead_us` of a run is its time on the node without computing and waiting for bytes.
     """
 
     def __init__(self) -> None:
@@ -25,9 +28,9 @@ class Telemetry:
         self._overheads: deque[int] = deque(maxlen=_WINDOW)
 
     def add(self, name: str, amount: int = 1) -> None:
-        """Add to a total."""
+        """Add to a total, which stays at the largest integer that JSON can carry."""
         with self._lock:
-            self._totals[name] += amount
+            self._totals[name] = min(self._totals[name] + amount, MAX_SAFE_INT)
 
     def overhead(self, microseconds: int) -> None:
         """Note the overhead of one run."""
@@ -45,6 +48,7 @@ class Telemetry:
         for name in (
             *("runs", "failures", "cancelled", "replays", "attempts", "retries"),
             *("path_switches", "evictions"),
+            *(f"lazy_{name}" for name in LazyCounters.model_fields),
         ):
             totals.setdefault(name, 0)
         for share, name in ((0.5, "overhead_p50_us"), (0.95, "overhead_p95_us")):

@@ -38,7 +38,7 @@ PLAN_MIN_READER: Final = "1.0"
 SPEC_FORMAT: Final = 1
 """Value of the spec's `genie` key."""
 
-CONTROL_PROTOCOL: Final = "1.2"
+CONTROL_PROTOCOL: Final = "1.3"
 """Version of the control service; a session agrees on the lower of both sides' minor versions."""
 
 
@@ -96,6 +96,7 @@ LOG: Final[tuple[Change, ...]] = (
         "data paths can be named, and say why they were taken; call channels",
     ),
     Change("2026-11-23", "control", "1.2", "outputs can stay on the node for later runs"),
+    Change("2026-11-23", "control", "1.3", "clients tell what their lazy device counts"),
 )
 """Newest last. The last entry of a subject carries its present version; a test holds this."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from genie.client import Session
 from tests.compat.attempt import attempt_family, session
@@ -19,8 +20,11 @@ KNOWN = {"batch_norm_with_cumulative_average": "GEN0220"}
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Session]:
+    threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
     with session() as made:
         yield made
+    torch.set_num_threads(threads)
+    torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @pytest.mark.slow

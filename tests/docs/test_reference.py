@@ -82,7 +82,7 @@ def test_environment_variables_belong_to_options() -> None:
         for variable in re.findall(r"\bGENIE_[A-Z_]*[A-Z]\b(?![<_])", page.read_text("utf-8"))
     }
     known = {"GENIE_DEBUG", "GENIE_ENDPOINT", "GENIE_VENV", "GENIE_FAULT_POINT"}
-    known |= {"GENIE_LAZY", "GENIE_LAZY_RECORDER"}
+    known |= {"GENIE_LAZY", "GENIE_LAZY_RECORDER", "GENIE_LAZY_STATS"}
     for path, command in leaves().items():
         for parameter in command.params:
             if isinstance(parameter, click.Option):

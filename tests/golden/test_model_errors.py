@@ -118,6 +118,45 @@ CASES: dict[str, Case] = {
             'self.register_buffer("scale", torch.zeros(0, 8).mean(0)); self.head =',
         ).replace("hidden = self.body(image)", "hidden = self.body(image / self.scale)"),
     ),
+    "calibration-of-zeros": Case(
+        1,
+        MODEL.replace(
+            "self.head =",
+            'self.register_buffer("scale", 127 / torch.zeros(8)); self.head =',
+        ).replace("hidden = self.body(image)", "hidden = self.body(image * self.scale)"),
+    ),
+    "buffers-share-memory": Case(
+        1,
+        MODEL.replace(
+            "self.head =",
+            'self.register_buffer("seen", torch.zeros(8))\n'
+            '        self.register_buffer("last", self.seen[:1])\n'
+            "        self.head =",
+        ).replace(
+            "hidden = self.body(image)", "self.seen.add_(image[0]); hidden = image + self.last"
+        ),
+    ),
+    "custom-operator-without-shape": Case(
+        1,
+        line("        hidden = torch.ops.mine.thrice(self.body(image))\n").replace(
+            "class Net",
+            "@torch.library.custom_op('mine::thrice', mutates_args=())\n"
+            "def thrice(x: torch.Tensor) -> torch.Tensor:\n"
+            "    return x * 3\n\n\n"
+            "class Net",
+        ),
+    ),
+    "data-dependent-while": Case(
+        1,
+        line(
+            "        hidden = image\n"
+            "        while hidden.abs().max() > 1:\n"
+            "            hidden = hidden / 2\n"
+        ),
+    ),
+    "no-output": Case(
+        1, MODEL.replace("return self.head(hidden)", "self.head(hidden)")
+    ),
     "branches-differ": Case(
         1,
         line(
@@ -184,6 +223,13 @@ def test_the_error_is_clear(name: str, folder: Path, snapshot: SnapshotAssertion
     assert error.remedy
     left = {"model.py", "spec.yaml", "net.safetensors", "__pycache__"}
     assert {p.name for p in folder.iterdir()} <= left, "nothing half-made is left behind"
+
+
+def test_weights_that_are_no_safetensors_file(folder: Path, snapshot: SnapshotAssertion) -> None:
+    (folder / "net.safetensors").write_bytes(b"a pickled checkpoint, say")
+    error = failure(Case(4, spec=WEIGHTED))
+    check(error, "weights-unreadable", snapshot)
+    assert error.exit_code == 4
 
 
 def test_no_model_file(snapshot: SnapshotAssertion) -> None:

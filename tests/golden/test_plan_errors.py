@@ -15,7 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 from genie.cli.render import render_error
 from genie.plan.check import verify_file
 from genie.testing.snapshots import golden_files
-from genie_schemas import canonical, writer
+from genie_schemas import canonical, optable, writer
 from genie_schemas.errors import GenieError
 from tests.golden.support import GOLDEN, ROOT
 
@@ -64,6 +64,16 @@ def swapped(data: dict[str, Any]) -> None:
         items[first], items[second] = items[second], items[first]
 
 
+def writes_to_its_input(data: dict[str, Any]) -> None:
+    """A program changes what other steps read."""
+    program = next(iter(data["programs"].values()))
+    info = optable.lookup("aten.relu_.default")
+    assert info is not None
+    data["opset"]["schemas"][info.name] = info.schema
+    call = {"out": [None], "op": info.name, "args": [{"v": program["inputs"][0]["name"]}]}
+    program["ops"].insert(0, call)
+
+
 # name → (exit status, edit); keys and digest are made to fit afterwards.
 EDITS: dict[str, tuple[int, Edit]] = {
     "operator-unknown": (4, lambda d: op(d, "aten.relu.default").update(op="aten.rleu.default")),
@@ -92,6 +102,17 @@ EDITS: dict[str, tuple[int, Edit]] = {
         4,
         lambda d: d["constants"]["head.bias"].update(source=f"{WEIGHTS}#head.bais"),
     ),
+    "step-twice": (
+        4,
+        lambda d: d["entrypoints"]["forward"]["steps"].append(d["steps"][-1]["id"]),
+    ),
+    "step-left-out": (4, lambda d: d["entrypoints"]["forward"]["steps"].pop()),
+    "operator-of-another-torch": (
+        8,
+        lambda d: d["opset"]["schemas"].update({"aten.relu.default": "0" * 16}),
+    ),
+    "value-bytes": (4, lambda d: next(iter(d["values"].values())).update(bytes="batch*3")),
+    "program-writes-to-its-input": (4, writes_to_its_input),
     "field-unknown": (4, lambda d: d["devices"]["d0"].update(memroy=1)),
     "field-types": (
         4,
@@ -118,11 +139,20 @@ def one_digit_changed() -> str:
     return TEXT[:place] + ("1" if TEXT[place] != "1" else "2") + TEXT[place + 1 :]
 
 
+def program_under_another_key() -> str:
+    """A program was edited, and its key, which is its digest, was not."""
+    data = copy.deepcopy(DATA)
+    op(data, "aten.relu.default")["out"] = ["other"]
+    data["plan_digest"] = writer.plan_digest(data)
+    return json.dumps(data, indent=1)
+
+
 # name → (exit status, content)
 CONTENTS: dict[str, tuple[int, str | bytes]] = {
     "truncated": (4, TEXT[: len(TEXT) // 2]),
     "empty": (4, ""),
     "one-digit-changed": (4, one_digit_changed()),
+    "program-key": (4, program_under_another_key()),
     "newer": (
         8,
         TEXT.replace('"format_version": "1.0"', '"format_version": "9.0"').replace(

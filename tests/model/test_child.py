@@ -100,7 +100,8 @@ def test_files_beside_the_model_can_be_imported(folder: Path) -> None:
     error = refused(folder, "import sizes; sizes.width()")
     assert error.code == "GEN0202"
     assert error.place is not None
-    assert error.place.file == "model.py"
+    assert (error.place.file, error.place.line) == ("sizes.py", 2)
+    assert "sizes.py:2 in width" in str(error.cause)
     assert "no width" in error.message
 
 

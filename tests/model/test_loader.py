@@ -162,3 +162,44 @@ def test_slices_of_one_tensor_are_not_tied(tmp_path: Path) -> None:
     with pytest.raises(GenieError) as caught:
         load_weights(Tied(), path)
     assert "has no 'lower'" in str(caught.value)
+
+
+class Halved(nn.Linear):
+    """Changes what it loads."""
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any) -> None:
+        state[f"{prefix}weight"] = state[f"{prefix}weight"] / 2
+        super()._load_from_state_dict(state, prefix, *args)
+
+
+class Shares(nn.Module):
+    """Parameters that are the only ones in their memory, and others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alone = nn.Linear(4, 4, bias=False)
+        self.halved = Halved(4, 4, bias=False)
+        self.tied = nn.Linear(4, 4, bias=False)
+        self.other = nn.Linear(4, 4, bias=False)
+        self.other.weight = self.tied.weight
+        self.whole = nn.Parameter(torch.zeros(4, 4))
+        self.part = self.whole.data[:2]
+
+
+def test_only_parameters_that_nothing_else_shares_are_the_mapped_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genie.model.loader.MAPPED_BYTES", 1)
+    names = ("alone.weight", "halved.weight", "tied.weight", "whole")
+    state = {name: torch.full((4, 4), float(i + 1)) for i, name in enumerate(names)}
+    save_file(state, tmp_path / "w.safetensors")
+    model = Shares()
+    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    load_weights(model, tmp_path / "w.safetensors", mapped=True)
+    assert model.alone.weight.data_ptr() != before["alone.weight"]
+    for name in ("halved.weight", "tied.weight", "whole"):
+        assert model.get_parameter(name).data_ptr() == before[name]
+    assert model.other.weight is model.tied.weight
+    assert [float(p[0, 0].detach()) for p in model.parameters()] == [4.0, 1.0, 1.0, 3.0]
+    assert float(model.part[0, 0]) == 4.0
+    assert isinstance(model.alone.weight, nn.Parameter)

@@ -22,6 +22,9 @@ os.environ.setdefault("PYTORCH_TEST_WITH_SLOW", "0")
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.opinfo.comparing import inexact
 
 SEED = 42
 """What torch's generator is set to before samples are made and before eager runs: what torch's own
@@ -90,6 +93,22 @@ class Case:
     @cached_property
     def expected(self) -> list[Any]:
         """Eager's results as leaves, on copies of the inputs; raises what the operator raises."""
+        return self._eager()
+
+    @cached_property
+    def deterministic(self) -> bool:
+        """Whether the bits of eager's results follow from the inputs and the seed.
+
+        That is so when no operator that eager calls has torch's tag for those that promise no
+        equal bits, and when eager, on fresh copies of the inputs (which lie in memory as the first
+        ones did) and with the same seed, gives the same bits again.
+        """
+        with _Tags() as tags:
+            self._eager()
+        steady = torch.Tag.nondeterministic_bitwise not in tags.found
+        return steady and inexact(self._eager(), self.expected) is None
+
+    def _eager(self) -> list[Any]:
         given = {name: tensor.clone() for name, tensor in self.inputs.items()}
         torch.manual_seed(SEED)
         with torch.no_grad(), warnings.catch_warnings():
@@ -97,6 +116,18 @@ class Case:
             found = self.module(**given)
         leaves = [leaf for leaf in pytree.tree_leaves(found) if leaf is not None]
         return [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+
+class _Tags(TorchDispatchMode):
+    """Collects the tags of every operator that is called while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[torch.Tag] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.update(func.tags)
+        return func(*args, **(kwargs or {}))
 
 
 def cases(info: Any, dtype: torch.dtype, limit: int = SAMPLES) -> Iterator[Case]:

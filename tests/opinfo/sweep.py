@@ -15,14 +15,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol, Self
 
 import torch
 
 from genie_schemas.errors import GenieError, GenieErrors
-from tests.opinfo.comparing import different
+from tests.opinfo.comparing import different, inexact, undefined
+from tests.opinfo.kernels import listed
 from tests.opinfo.samples import SAMPLES, Case, cases, database, dtype_of, name_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int64": torch.int64}
@@ -37,6 +38,11 @@ _CHUNK = 8
 class Path(Protocol):
     """One way from a case to its results."""
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(operators left to the program's own host, graphs that the runtime ran), so far."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: Any) -> None: ...
@@ -50,7 +56,10 @@ class Path(Protocol):
 class Outcome:
     """What became of one operator in one dtype on one path.
 
-    `reason` is None when every sample holds; "" stands for an entry that eager cannot run.
+    `reason` is None when every sample holds. `bits` says of an entry that holds whether its bits
+    are eager's: "equal", "close" for one that `KERNELS` lists, and "free" where eager promises no
+    bits or there are none to compare; `gap` is how those that are close differ. `on_host` operators
+    were left to the host, and `graphs` ran.
     """
 
     op: str
@@ -60,6 +69,10 @@ class Outcome:
     usable: bool = True
     samples: int = 0
     seconds: float = 0.0
+    bits: str = ""
+    gap: str = ""
+    on_host: int = 0
+    graphs: int = 0
 
     @property
     def holds(self) -> bool:
@@ -78,10 +91,18 @@ def attempt(info: Any, dtype: str, path: str, runner: Path) -> Outcome:
     """One operator through one path: its samples in order, up to the first that fails."""
     op, start, count = name_of(info), time.perf_counter(), 0
     actual = dtype_of(info, DTYPES[dtype])
+    gaps: list[str | None] = []  # of the samples whose bits eager determines
+    hosted, ran = runner.counts
 
     def outcome(reason: str | None, usable: bool = True) -> Outcome:
         seconds = round(time.perf_counter() - start, 3)
-        return Outcome(op, dtype, path, reason, usable, count, seconds)
+        made = Outcome(op, dtype, path, reason, usable, count, seconds)
+        if not made.holds:
+            return made
+        gap = next((gap for gap in gaps if gap), "")
+        bits = "close" if gap else "equal" if gaps else "free"
+        on_host, graphs = runner.counts
+        return replace(made, bits=bits, gap=gap, on_host=on_host - hosted, graphs=graphs - ran)
 
     if actual is None:
         return outcome("no such dtype", usable=False)
@@ -94,25 +115,30 @@ def attempt(info: Any, dtype: str, path: str, runner: Path) -> Outcome:
     if not made:
         return outcome("torch gives no sample", usable=False)
     for case in made:
-        reason = _one(case, runner)
+        found = _one(case, runner)
+        reason = found if isinstance(found, str) else different(case.op, found, case.expected)
+        if reason is None and not undefined(op) and case.deterministic:
+            gaps.append(inexact(found, case.expected))
+            if not listed(path, dtype, op):
+                reason = gaps[-1]
         if reason is not None:
             return outcome(f"sample {case.index}: {reason}")
         count += 1
     return outcome(None)
 
 
-def _one(case: Case, runner: Path) -> str | None:
+def _one(case: Case, runner: Path) -> list[Any] | str:
+    """The path's results, or why there are none."""
     try:
         with _limited(CASE_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = runner.run(case)
+            return runner.run(case)
     except GenieErrors as errors:
         return _words(errors.errors[0])
     except GenieError as error:
         return _words(error)
     except Exception as error:
         return f"{type(error).__name__}: {error}".strip()
-    return different(case.op, found, case.expected)
 
 
 def _words(error: GenieError) -> str:

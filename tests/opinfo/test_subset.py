@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.opinfo.comparing import different
+from tests.opinfo.comparing import different, inexact
+from tests.opinfo.kernels import KERNELS
 from tests.opinfo.report import page, share
 from tests.opinfo.samples import cases, database, name_of
 from tests.opinfo.sweep import DTYPES, PATHS, Outcome, Path, attempt, make
@@ -45,6 +46,29 @@ def path(request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
     torch.set_num_threads(threads)
 
 
+LISTED = [
+    (name, dtype, op)
+    for name, dtypes in KERNELS.items()
+    for dtype, ops in dtypes.items()
+    for op in ops
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dtype", "op"), LISTED)
+def test_what_is_listed_has_other_bits(
+    name: str, dtype: str, op: str, infos: dict[str, Any]
+) -> None:
+    threads = torch.get_num_threads()
+    try:
+        with make(name) as runner:
+            found = attempt(infos[op], dtype, name, runner)
+    finally:
+        torch.set_num_threads(threads)
+    assert found.holds, found.reason
+    assert found.bits == "close", "its bits are eager's: take it off the list"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("op", SUBSET)
 def test_holds_against_eager(op: str, path: tuple[str, Path], infos: dict[str, Any]) -> None:
@@ -64,9 +88,46 @@ def test_a_wrong_result_is_seen(infos: dict[str, Any]) -> None:
     assert different(case.op, [], case.expected) is not None
 
 
+def test_bits_are_compared_with_their_signs_and_without_the_kinds_of_nan() -> None:
+    nan = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32)
+    assert inexact([nan[:1]], [nan[1:]]) is None
+    zero = torch.zeros(3)
+    assert inexact([zero], [zero.clone()]) is None
+    assert inexact([-zero], [zero]) is not None
+    assert inexact([-0.0], [0.0]) is not None
+    one = torch.ones(2, dtype=torch.bfloat16)
+    assert inexact([torch.nextafter(one, one + 1)], [one]) is not None
+    turned = torch.complex(torch.ones(2), -zero[:2])
+    assert inexact([turned], [turned.conj()]) is not None
+    assert inexact([torch.tensor(2.5)], [2.5]) is None
+    assert inexact([torch.tensor([2**53 + 1])], [torch.tensor([2**53])]) is not None
+
+
+def test_a_result_with_other_bits_fails_where_eager_determines_them(infos: dict[str, Any]) -> None:
+    class Rounded:
+        """A path whose results are the next number."""
+
+        counts = (0, 0)
+
+        def __enter__(self) -> Rounded:
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            pass
+
+        def run(self, case: Any) -> list[Any]:
+            return [torch.nextafter(r, r + 1) for r in case.expected]
+
+    found = attempt(infos["add"], "float32", "wrong", Rounded())
+    assert found.reason is not None
+    assert "the bits of" in found.reason
+
+
 def test_an_operator_counts_only_when_all_its_samples_hold(infos: dict[str, Any]) -> None:
     class OneWrong:
         """A path that gives eager's results for the first sample alone."""
+
+        counts = (0, 0)
 
         def __enter__(self) -> OneWrong:
             return self

@@ -35,6 +35,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "shape-name": [("[batch, 3,", "[batch, a-b,")],
     "shape-negative": [("[batch, 3,", "[batch, -3,")],
     "dtype": [("float32", "fp32")],
+    "policy-name": [("workload: auto", "workload: auto\npolicies: {nightly: {max_attempts: 2}}")],
     "workload": [("workload: auto", "workload: visoin")],
     "name": [("small-residual", "../etc/passwd")],
     "version-newer": [("genie: 1", "genie: 2")],

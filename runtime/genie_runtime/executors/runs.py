@@ -53,7 +53,11 @@ def deadline_error(step: str, doing: str) -> GenieError:
 
 def cancelled_error(run_key: str) -> GenieError:
     """GEN0415 for a run that was ended on request."""
-    return GenieError("GEN0415", f"the run {run_key} was cancelled")
+    return GenieError(
+        "GEN0415",
+        f"the run {run_key} was cancelled",
+        remedy="run it again if it is wanted after all: nothing was published",
+    )
 
 
 @dataclass(eq=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import re
+import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -14,25 +16,61 @@ SHOWN_FRAMES = 4
 """Of a long chain of calls, how many are shown at each end."""
 
 
-def user_place(trace: TracebackType | None, path: Path, shown: str) -> Place | None:
-    """The innermost frame of `path` in a traceback, else of its folder, with its source line."""
-    best: traceback.FrameSummary | None = None
-    beside: traceback.FrameSummary | None = None
-    for frame in traceback.extract_tb(trace):
-        if not Path(frame.filename).is_absolute():
-            continue
-        where = Path(frame.filename).resolve()
-        if where == path.resolve():
-            best = frame
-        elif path.resolve().parent in where.parents and "site-packages" not in where.parts:
-            beside = frame
-    frame_found = best or beside
-    if frame_found is None or frame_found.lineno is None:
-        return None
-    name = shown if frame_found is best else Path(frame_found.filename).name
-    text = linecache.getline(frame_found.filename, frame_found.lineno).rstrip("\n")
+def is_users(file: str, path: Path) -> bool:
+    """Whether a frame's file is the model file `path` or lies beneath its folder.
+
+    Libraries and Genie itself are nobody's own code, even where they are installed beneath it.
+    """
+    where, own = Path(file), path.resolve()
+    if not where.is_absolute():
+        return False
+    where = where.resolve()
+    if where == own:
+        return True
+    if own.parent not in where.parents or _INSTALLED.intersection(where.parts):
+        return False
+    return not any(where.is_relative_to(folder) for folder in _not_users())
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+def _not_users() -> list[Path]:
+    """Folders of Genie's own packages and of Python's library."""
+    ours = (sys.modules.get(name) for name in ("genie", "genie_runtime", "genie_schemas"))
+    found = [Path(m.__file__).resolve().parent for m in ours if m is not None and m.__file__]
+    return [*found, Path(linecache.__file__).resolve().parent]
+
+
+def shown_name(file: str, path: Path, shown: str) -> str:
+    """A file of the user's as they would name it: `shown` for `path`, others relative to it."""
+    where, own = Path(file).resolve(), path.resolve()
+    return shown if where == own else str(Path(shown).parent / where.relative_to(own.parent))
+
+
+def line_place(file: str, line: int, path: Path, shown: str) -> Place:
+    """A line of the user's with its text, all of it marked."""
+    text = linecache.getline(file, line).rstrip("\n")
     indent = len(text) - len(text.lstrip())
-    return Place(name, frame_found.lineno, indent + 1, text, max(1, len(text) - indent))
+    name = shown_name(file, path, shown)
+    return Place(name, line, indent + 1, text, max(1, len(text) - indent))
+
+
+def user_place(trace: TracebackType | None, path: Path, shown: str) -> Place | None:
+    """The innermost frame of the user's own code in a traceback, with its source line."""
+    frames = [f for f in traceback.extract_tb(trace) if is_users(f.filename, path)]
+    if not frames or frames[-1].lineno is None:
+        return None
+    return line_place(frames[-1].filename, frames[-1].lineno, path, shown)
+
+
+def traced_place(trace: str, path: Path, shown: str) -> Place | None:
+    """`user_place` of a traceback that was kept as text."""
+    frames = [(f, int(n)) for f, n in _FRAME.findall(trace) if is_users(f, path)]
+    return line_place(*frames[-1], path, shown) if frames else None
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def _syntax_place(error: SyntaxError, path: Path, shown: str) -> Place | None:
@@ -63,12 +101,11 @@ def user_error(error: BaseException, path: Path, shown: str, what: str) -> Genie
             _syntax_place(error, path, shown) or Place(file=shown),
             remedy="mend the file so that Python can read it",
         )
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).resolve() == path.resolve()
+    lines = [
+        f"{shown_name(f.filename, path, shown)}:{f.lineno} in {f.name}"
+        for f in traceback.extract_tb(error.__traceback__)
+        if is_users(f.filename, path)
     ]
-    lines = [f"{shown}:{f.lineno} in {f.name}" for f in frames]
     if len(lines) > 2 * SHOWN_FRAMES:
         left_out = f"({len(lines) - 2 * SHOWN_FRAMES} more)"
         lines = [*lines[:SHOWN_FRAMES], left_out, *lines[-SHOWN_FRAMES:]]

@@ -4,8 +4,9 @@ A request is one message; a reply is an envelope `{"ok": …}` or `{"errors": [G
 Bulk bytes never ride here: messages carry digests, and DMAHandles of the data plane as the plain
 JSON values that `DMAHandle.to_json` gives (checked by `DMAHandle.from_json` where they are used).
 
-All numbers are integers, times milliseconds or microseconds as their names say. Only `OpenRequest`
-and `OpenReply` tolerate unknown fields: they are what a newer peer says before a version is agreed.
+All numbers are integers, times milliseconds or microseconds as their names say. Only `OpenRequest`,
+`OpenReply` and `StatusReply` tolerate unknown fields: they are what a newer peer says before a
+version is agreed.
 """
 
 from genie_schemas.messages._base import MAX_MESSAGE, RUN_ID, SERVICE, WINDOW, Empty, Message
@@ -47,6 +48,7 @@ from genie_schemas.messages._runs import (
     ExpectRequest,
     FetchRequest,
     GpuDirectStatus,
+    LazySession,
     LinksReply,
     PoolStatus,
     PrepareReply,
@@ -64,6 +66,8 @@ from genie_schemas.messages._runs import (
 from genie_schemas.messages._session import (
     DataEndpoint,
     DeviceInfo,
+    KeepRequest,
+    LazyCounters,
     OpenReply,
     OpenRequest,
     Pulse,
@@ -92,6 +96,9 @@ __all__ = [
     "GpuDirectStatus",
     "InstallReply",
     "InstallRequest",
+    "KeepRequest",
+    "LazyCounters",
+    "LazySession",
     "LinkCallRequest",
     "LinksReply",
     "Message",

@@ -15,7 +15,9 @@ from genie_schemas.messages._base import (
     Path,
     RunId,
     Text,
+    Tolerant,
 )
+from genie_schemas.messages._session import LazyCounters
 from genie_schemas.plan import Count, Digest, Identifier, Name, Positive
 
 
@@ -190,7 +192,7 @@ class CancelReply(Message):
     cancelled: Count
 
 
-class ActiveRun(Message):
+class ActiveRun(Tolerant):
     """A run that is going on."""
 
     run_id: RunId
@@ -200,7 +202,7 @@ class ActiveRun(Message):
     age_ms: Count
 
 
-class PoolStatus(Message):
+class PoolStatus(Tolerant):
     """The shared memory in which a device's values lie.
 
     `used_bytes` were asked for, of at most `limit_bytes`; `arena_bytes` are mapped for it,
@@ -226,7 +228,7 @@ class PoolStatus(Message):
     refused: Count
 
 
-class DeviceStatus(Message):
+class DeviceStatus(Tolerant):
     """A device and its memory: `reserved_bytes` by runs, `constant_bytes` by weights."""
 
     id: Identifier
@@ -237,15 +239,26 @@ class DeviceStatus(Message):
     pool: PoolStatus | None = None
 
 
-class GpuDirectStatus(Message):
+class GpuDirectStatus(Tolerant):
     """How bytes reach a GPU: straight, or through pinned buffers; "none" without a GPU."""
 
     mode: Literal["direct", "bounce", "none"]
     reason: Text
 
 
-class StatusReply(Message):
-    """What `genie status` shows. `runs` ended well since the start, `plans` are installed."""
+class LazySession(LazyCounters):
+    """The lazy device of one session, which has been open for `age_s`."""
+
+    age_s: Count
+
+
+class StatusReply(Tolerant):
+    """What `genie status` shows. `runs` ended well since the start, `plans` are installed.
+
+    It is asked for without a session, so that no version is agreed: an older client ignores what
+    it does not know. `lazy` are the sessions in which a lazy device counts; `telemetry` has the
+    totals, those of sessions that have ended included.
+    """
 
     version: Text
     node: Hex128
@@ -260,3 +273,4 @@ class StatusReply(Message):
     active: list[ActiveRun]
     telemetry: dict[str, int]
     gpu_direct: GpuDirectStatus | None = None
+    lazy: list[LazySession] = Field(default_factory=list)

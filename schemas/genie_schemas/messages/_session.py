@@ -65,9 +65,35 @@ class OpenReply(Tolerant):
 
 
 class SessionRequest(Message):
-    """A request about the session as a whole (Close, Heartbeat)."""
+    """A request about the session as a whole (Links)."""
 
     session: Hex128
+
+
+class LazyCounters(Tolerant):
+    """What a program's lazy device has counted since it began: numbers alone, no names, no lines.
+
+    `ops_intercepted` were recorded; `graph_ops` of them ran, in `graphs_run` graphs, whose plan was
+    there (`graph_cache_hits`) or was made (`graph_cache_misses`). `host_fallbacks` operators ran
+    where the program runs, and `synchronisations` times it waited for a value.
+    """
+
+    ops_intercepted: Count = 0
+    graphs_run: Count = 0
+    graph_ops: Count = 0
+    graph_cache_hits: Count = 0
+    graph_cache_misses: Count = 0
+    host_fallbacks: Count = 0
+    synchronisations: Count = 0
+
+
+class KeepRequest(SessionRequest):
+    """The client's half of a heartbeat, and its farewell (Close).
+
+    `lazy` is what its lazy device has counted, if it uses one; not there before protocol 1.3.
+    """
+
+    lazy: LazyCounters | None = None
 
 
 class Pulse(Message):

@@ -133,12 +133,21 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "out of memory, crashed in native code or was killed. Its last output is shown.",
     ),
     "GEN0229": (
-        "model holds NaN",
+        "model holds NaN, or an infinite factor",
         _FAIL,
         "A parameter or buffer of the model is not a number in places, so that what is computed "
-        "from it is not a number either. It usually comes from a calibration or from running "
-        "statistics over no data, from a scale that was divided by zero, or from a checkpoint of "
-        "a training that diverged. Mend it in the entry, or load other weights.",
+        "from it is not a number either; or it is infinite and multiplied with, which gives NaN "
+        "wherever the other factor is zero. It usually comes from a calibration or from "
+        "running statistics over no data, from a scale that was divided by zero, or from a "
+        "checkpoint of a training that diverged. Mend it in the entry, or load other weights.",
+    ),
+    "GEN0230": (
+        "model changes a tensor that shares memory with another",
+        _FAIL,
+        "Two buffers or parameters of the model are views of one memory, and the forward writes "
+        "to one of them. A plan holds each tensor of the model for itself, so that the other one "
+        "would keep its old value. Register the whole tensor alone and take the view of it in the "
+        "forward.",
     ),
     # -- the lazy device: GEN0260 to GEN0269 --
     "GEN0260": (

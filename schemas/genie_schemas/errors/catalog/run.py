@@ -61,6 +61,14 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "--output. With a --run-id, the same command hands the recorded result out again "
         "without running.",
     ),
+    "GEN0409": (
+        "Inputs share memory, and the model writes to one",
+        ExitCode.USAGE,
+        "Two arrays of the call overlap (the same array twice, or views of one), and the model's "
+        "forward writes to one of them. Run eagerly it would change both; a plan works on a copy "
+        "of each, so that the results would differ. Give a copy of one. Arrays that overlap and "
+        "are only read may be given as they are.",
+    ),
     "GEN0410": (
         "The run id was used for something else",
         ExitCode.FAILURE,
