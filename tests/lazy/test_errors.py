@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,12 @@ def test_the_extension_is_missing(snapshot: SnapshotAssertion) -> None:
         "    print(render_error(error, colour=False))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, "GENIE_LAZY_RECORDER": "native"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     golden = snapshot.use_extension(golden_files(GOLDEN / "errors" / "lazy", "txt"))
     assert done.stdout == golden(name="extension-missing"), done.stderr[-2000:]
