@@ -95,7 +95,7 @@ def _model(rounds: int) -> list[Row]:
             samples.append(spent / ops)
     share = 100 * held / weights
     return [
-        *_boundaries(lambda: model(input_ids=ids, use_cache=False).logits, max(10, rounds // 2)),
+        *_boundaries(lambda: model(input_ids=ids, use_cache=False).logits, max(60, rounds)),
         median_row("gpt2-shaped/forward", "us_per_op", "µs", samples),
         Row("gpt2-shaped/forward", "ops", ops, "ops", (ops,)),
         Row("gpt2-shaped/forward", "trace_bytes", held, "B", (held,)),

@@ -118,7 +118,7 @@ def overload(name: str) -> Any:
 
 @lru_cache(maxsize=4096)
 def decomposition(op: Any) -> Callable[..., Any] | None:
-    """How to do an operator that plans may not name here with operators that they may.
+    """How to do an operator that plans may not name with operators that they may.
 
     Derivatives whose kernels trust their indices and sizes are among them: a plan comes from
     anybody, so daemons do not offer those kernels.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from genie_schemas.args import Arg, Named
 from genie_schemas.types import FROM_TORCH
 
-__all__ = ["DTYPES", "Layout", "Unsupported", "literal", "type_text"]
+__all__ = ["DTYPES", "WITHOUT_PLAN", "Layout", "Unsupported", "literal", "type_text"]
 
 DTYPES = {
     0: "uint8",
@@ -31,7 +31,7 @@ DTYPES = {
 }
 """c10::ScalarType → torch's name. The numbers are part of torch's ABI and never change."""
 
-_WITHOUT_PLAN = {
+WITHOUT_PLAN = {
     8: "complex32",
     12: "qint8",
     13: "quint8",
@@ -60,7 +60,7 @@ class Layout(NamedTuple):
     def torch_dtype(self) -> str:
         """Torch's name of the dtype ("float32"). Raises Unsupported."""
         if self.dtype not in DTYPES:
-            name = _WITHOUT_PLAN.get(self.dtype, f"c10::ScalarType {self.dtype}")
+            name = WITHOUT_PLAN.get(self.dtype, f"c10::ScalarType {self.dtype}")
             raise Unsupported(f"tensors of {name}")
         return DTYPES[self.dtype]
 

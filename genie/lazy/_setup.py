@@ -16,8 +16,7 @@ from torch.utils.backend_registration import (
 )
 
 from genie.client.default import Target
-from genie.lazy import _moves, _packing, _storages, device
-from genie.lazy._composed import ONLY_CUDA
+from genie.lazy import _moves, _recurrent, _storages, device
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
 from genie.lazy._modules import Modules
@@ -55,7 +54,8 @@ def _recorder() -> Any:
                     "GEN0262",
                     "the lazy device's extension is not installed",
                     cause=str(error),
-                    remedy="install torch first, then Genie with --no-build-isolation and "
+                    remedy="leave GENIE_LAZY_RECORDER out, and operators are recorded in Python; "
+                    "or install torch first, then Genie with --no-build-isolation and "
                     "--config-settings=cmake.define.GENIE_LAZY=ON",
                 ) from error
             why = f"the extension is not installed: {error}"
@@ -70,14 +70,12 @@ rename_privateuse1_backend("genie")
 torch._register_device_module("genie", device)  # type: ignore[no-untyped-call]
 generate_methods_for_privateuse1_backend(for_storage=False)
 _storages.install()
-_packing.install()
+_recurrent.install()
 _MODULES = Modules(_RECORDER.set_module)
 _RUNNER = Runner(_RECORDER, _MODULES)
 _HOST = Host(_RUNNER.fetch)
 device.start(lambda: _HOST.generator, _RUNNER.flush)
-_RECORDER.start(
-    _RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()) - ONLY_CUDA
-)
+_RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
 _RECORDER.register_operators()
 _MODULES.install()
 _moves.install()
@@ -113,14 +111,14 @@ def runner() -> Runner:
     return _RUNNER
 
 
-def modules() -> Modules:
-    """What notes module boundaries in this process; for the benchmark."""
-    return _MODULES
-
-
 def recorder() -> Any:
     """The recorder of this process: the extension, or what stands in for it in Python."""
     return _RECORDER
+
+
+def modules() -> Modules:
+    """What notes module boundaries in this process; for the benchmark."""
+    return _MODULES
 
 
 def threads() -> int:

@@ -11,12 +11,21 @@ from genie.graph.ir import Node, Value
 from genie.lazy._layouts import Layout, Unsupported, literal, type_text
 from genie_schemas import optable
 from genie_schemas.args import Arg, Named, Ref
+from genie_schemas.types import FROM_TORCH
 
 __all__ = ["Call", "Graph", "Recorder", "read_trace"]
 
 LEAF, HOST, KEEP, FETCH, MODULE = range(0xFFFFFFFF, 0xFFFFFFFA, -1)
 _LITERAL, _TENSOR, _LIST = range(3)
 _FRESH, _ARGUMENT, _VIEW, _UNDEFINED = range(4)
+_STATISTICS = {
+    "aten.native_layer_norm.default": None,
+    "aten.native_batch_norm.default": 5,
+    "aten._native_batch_norm_legit.default": 5,
+}
+"""Normalisations → where their arguments say whether they train. Mean and reciprocal deviation,
+which they return for the backward pass, have another dtype on some devices, and no elements where a
+CPU does not train; programs see what torch's shape rules say."""
 _CONTIGUOUS = Named("memory_format", "contiguous_format")
 
 
@@ -183,6 +192,7 @@ class _Reader:
         for name in info.aliased():
             for leaf in _refs(bound[name]):
                 may_be |= self.roots[leaf]
+        first = len(self.values)
         results, later = self.results(call, given)
         positional = tuple(bound[a.name] for a in info.args if not a.keyword_only)
         keywords = tuple(
@@ -200,6 +210,32 @@ class _Reader:
             value = self.values[place]
             if value is not None:
                 self.values[place] = self.clone(value, straight=layout)
+        if call.op in _STATISTICS:
+            training = _STATISTICS[call.op]
+            self.statistics(call, first, training is None or positional[training] is True)
+
+    def statistics(self, call: Call, first: int, known: bool) -> None:
+        """Give a normalisation's statistics the type that programs see, on every device.
+
+        They are converted; where they are not `known`, nothing reads their elements: zeros do.
+        """
+        for place, (_, _, layout, _) in list(enumerate(call.results, first))[1:]:
+            value = self.values[place]
+            if value is None or (known and layout.dtype == call.results[0][2].dtype):
+                continue
+            dtype = Named("dtype", FROM_TORCH[layout.torch_dtype])
+            made = self.value(f"c{self.storages}", type_text(layout))
+            args: tuple[Arg, ...]
+            keywords: tuple[tuple[str, Arg], ...]
+            if known:
+                op, args = "aten._to_copy.default", (Ref(value.name),)
+                keywords = (("dtype", dtype),)
+            else:
+                op, args = "aten.zeros.default", (tuple(layout.sizes),)
+                keywords = (("dtype", dtype), ("device", Named("device", "here")))
+            self.graph.nodes.append(Node(op, args, keywords, (made,), self.module))
+            self.roots[made.name] = frozenset()
+            self.values[place] = made
 
     def arguments(
         self, call: Call, info: optable.OpInfo, given: list[Value | None]

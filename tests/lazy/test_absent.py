@@ -42,12 +42,6 @@ def test_without_the_extension_programs_are_recorded_in_python() -> None:
     assert "the extension is not installed" in done.stderr
 
 
-def test_a_missing_extension_that_was_asked_for_is_a_typed_error_with_a_remedy() -> None:
-    done = _run(_MISSING + _IMPORT, "native")
-    assert "GEN0262" in done.stdout, done.stderr[-2000:]
-    assert "install torch first, then Genie with --no-build-isolation" in done.stdout
-
-
 def test_an_unknown_recorder_is_refused() -> None:
     done = _run(_IMPORT, "fortran")
     assert done.stdout.splitlines() == [

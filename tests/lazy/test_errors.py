@@ -115,7 +115,7 @@ def test_the_extension_is_missing(snapshot: SnapshotAssertion) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
-        env=os.environ | {"GENIE_LAZY_RECORDER": "native"},
+        env={**os.environ, "GENIE_LAZY_RECORDER": "native"},
         capture_output=True,
         text=True,
         timeout=100,

@@ -13,7 +13,7 @@ import pytest
 from genie.lazy._setup import recorder
 
 HERE = Path(__file__).parent
-FILES = ("test_device.py", "test_recorders.py", "test_training.py", "test_views.py")
+FILES = [f"test_{name}.py" for name in "device recorders recurrent saving training views".split()]
 
 
 @pytest.mark.slow

@@ -71,6 +71,31 @@ def test_a_loop_that_looks_at_nothing_runs_the_same_plan_every_step() -> None:
     assert found["synchronisations"] <= 40
 
 
+@pytest.mark.parametrize(
+    ("norm", "train", "dtype"),
+    [
+        (lambda: nn.BatchNorm1d(16), False, torch.float32),
+        (lambda: nn.BatchNorm1d(16), True, torch.bfloat16),
+        (lambda: nn.LayerNorm(16), True, torch.bfloat16),
+    ],
+)
+def test_a_loss_may_be_looked_at_before_a_normalisation_goes_backward(
+    norm: Callable[[], nn.Module], train: bool, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(16, 16), norm(), nn.Linear(16, 1)).to(dtype).train(train)
+    x = torch.randn(8, 16, dtype=dtype)
+    other = copy.deepcopy(model).to("genie")
+    for net, given in ((model, x), (other, x.to("genie"))):
+        loss = net(given).float().square().mean()
+        assert loss.item() > 0  # from here on the device keeps what the backward pass needs
+        loss.backward()
+    limit = 1e-5 if dtype == torch.float32 else 3e-2
+    for a, b in zip(other.parameters(), model.parameters(), strict=True):
+        assert a.grad is not None
+        torch.testing.assert_close(a.grad.cpu(), b.grad, rtol=limit, atol=limit)
+
+
 def test_gradients_flow_through_linear_and_attention() -> None:
     torch.manual_seed(3)
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)

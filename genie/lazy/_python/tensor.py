@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genie.lazy._layouts import DTYPES
+from genie.lazy._layouts import DTYPES, WITHOUT_PLAN
 
 __all__ = [
     "DEVICE",
@@ -44,7 +44,7 @@ LOCK = threading.RLock()
 """Guards the trace, the cache and the stores. No session and no operator of a program runs while it
 is held. A store may end at any moment, in this thread too: hence it can be taken twice."""
 
-_NUMBERS = {getattr(torch, name): number for number, name in DTYPES.items()}
+_NUMBERS = {getattr(torch, name): number for number, name in (DTYPES | WITHOUT_PLAN).items()}
 _NO_NUMBER = 255
 
 _KEY = torch._C.DispatchKey

@@ -35,6 +35,7 @@ struct Store {
   int64_t listed = -1;   ///< its place among the stores that the trace writes to
   bool written = false;  ///< false: nobody has given it any content
   bool lost = false;     ///< the run that was to compute it failed
+  bool away = false;     ///< a run that has not ended computes its content
   at::Tensor host;       ///< its content, when that is small and has not travelled yet
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;  ///< what owns this
 

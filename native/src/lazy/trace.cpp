@@ -1,5 +1,6 @@
 #include "trace.h"
 
+#include <condition_variable>
 #include <deque>
 #include <unordered_map>
 
@@ -69,6 +70,28 @@ int32_t internal_call(const char* name, const char* overload, Stack arguments,
   }
   trace.ops++;
   return trace.values++;
+}
+
+std::condition_variable_any settled;
+
+bool away(const at::Tensor& tensor) { return is_lazy(tensor) && store_of(tensor).away; }
+
+/// Whether a call reads what a run that another thread waits for has yet to settle.
+bool reads_away(const Entry& entry, const Stack& stack, size_t first) {
+  for (size_t i = 0; i < entry.kinds.size(); i++) {
+    const c10::IValue& given = stack[first + i];
+    if (entry.kinds[i] == Kind::Tensor && away(given.toTensor())) {
+      return true;
+    }
+    if (entry.kinds[i] == Kind::List) {
+      for (const c10::IValue& item : given.toListRef()) {
+        if (item.isTensor() && away(item.toTensor())) {
+          return true;
+        }
+      }
+    }
+  }
+  return false;
 }
 
 std::vector<int64_t> plain(c10::ArrayRef<int64_t> numbers_) { return numbers_.vec(); }
@@ -156,6 +179,9 @@ std::recursive_mutex& Hold::lock() {
   return instance;
 }
 
+void Hold::wait_for_run() { settled.wait(lock()); }
+void Hold::run_ended() { settled.notify_all(); }
+
 const Layout& numbered_layout(uint32_t number) {
   const Hold hold;
   return layouts.at(number);
@@ -204,6 +230,9 @@ int32_t value_of(const at::Tensor& tensor) {
 }
 
 void record(Entry& entry, Stack& stack, size_t first) {
+  while (reads_away(entry, stack, first)) {
+    Hold::wait_for_run();
+  }
   delete_ended();
   flat.clear();
   for (size_t i = 0; i < entry.kinds.size(); i++) {
@@ -339,7 +368,9 @@ Taken take(const std::vector<at::Tensor>& fetch) {
   taken.ops = std::exchange(trace.ops, 0);
   trace.stores.clear();
   for (const c10::Storage& storage : taken.kept) {
-    static_cast<Store*>(storage.data_ptr().get_context())->listed = -1;
+    auto& store = *static_cast<Store*>(storage.data_ptr().get_context());
+    store.listed = -1;
+    store.away = true;
   }
   trace.values = 0;
   trace.module_said = 0;
@@ -353,12 +384,14 @@ void settle(const std::vector<c10::Storage>& kept, const std::vector<uint64_t>& 
     Store& store = *static_cast<Store*>(kept[i].data_ptr().get_context());
     const uint64_t before = store.handle;
     store.host = at::Tensor();
+    store.away = false;
     store.lost = handles.empty();
     store.handle = handles.empty() ? 0 : handles[i];
     if (before != 0) {
       drop(before);
     }
   }
+  Hold::run_ended();
 }
 
 }  // namespace genie::lazy

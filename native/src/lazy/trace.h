@@ -82,6 +82,10 @@ class Hold {
   Hold(const Hold&) = delete;
   Hold& operator=(const Hold&) = delete;
 
+  /// Let others have the lock until a run has ended; the thread holds it once.
+  static void wait_for_run();
+  static void run_ended();
+
  private:
   static std::recursive_mutex& lock();
   PyThreadState* interpreter;
