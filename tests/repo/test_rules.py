@@ -62,6 +62,8 @@ def test_every_package_is_typed(package: str) -> None:
 TREE = {
     "genie/cli/main.py": "from genie import driver\n",
     "genie/driver.py": "from genie.capture import export\nfrom genie.plan import emit\n",
+    "genie/__init__.py": "from genie.client import default\n",
+    "genie/client/default.py": "import json\n",
     "genie/client/session.py": "from genie_transport import transport\n",
     "genie/bench/run.py": "import torch\n",
     "genie/model/load.py": "import torch\n",
