@@ -16,7 +16,7 @@ from genie_runtime.plans import view
 from genie_schemas import optable, writer
 from genie_schemas.plan import (
     FORMAT,
-    FORMAT_VERSION,
+    STATELESS_VERSION,
     ComputeStep,
     Device,
     EntryInput,
@@ -83,8 +83,8 @@ def make_plan(graph: Graph) -> LazyPlan:
     used = sorted({op.op for op in built.program.ops})
     plan = ExecutionPlan(
         format=FORMAT,  # type: ignore[arg-type]
-        format_version=FORMAT_VERSION,
-        min_reader=FORMAT_VERSION,
+        format_version=STATELESS_VERSION,
+        min_reader=STATELESS_VERSION,
         plan_digest=ZERO,
         name="lazy",
         requires=["compute.aten"],

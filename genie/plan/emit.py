@@ -16,7 +16,7 @@ from genie_schemas.expr import parse
 from genie_schemas.names import identifier
 from genie_schemas.plan import (
     FORMAT,
-    FORMAT_VERSION,
+    STATELESS_VERSION,
     ComputeStep,
     Constant,
     Device,
@@ -69,8 +69,8 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
     devices = _devices(facts.spec, schedule, steps)
     plan = ExecutionPlan(
         format=FORMAT,  # type: ignore[arg-type]
-        format_version=FORMAT_VERSION,
-        min_reader=FORMAT_VERSION,
+        format_version=STATELESS_VERSION,
+        min_reader=STATELESS_VERSION,
         plan_digest=ZERO,
         name=identifier(graph.name),
         requires=_requires(graph, programs.values()),

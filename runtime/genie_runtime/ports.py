@@ -33,13 +33,46 @@ class Region:
 
 
 @dataclass(frozen=True)
+class StateUse:
+    """The state that a run reads and moves on, on one device.
+
+    `key` names it on the node and holds its session; `expects` is the version that must be current
+    (0: it is made anew); a run that commits makes `expects + 1`. Without `keep` it ends with the
+    run.
+    """
+
+    key: str
+    expects: int
+    keep: bool
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How a generation loop draws: greedy at `temperature` 0.
+
+    The token `i` of row `b` is drawn with the counter (`seed`, b, i), so that a resumed run draws
+    the same. `top_k` 0 and `top_p` 1 leave every token; `forced` are the first tokens of each row,
+    which an interrupted run has already given: they are fed and not reported again.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    forced: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class RunRequest:
     """One attempt at one device's share of a run.
 
     `inputs` maps entry-point inputs on this device to the regions that hold them (dense, in the
     stride order of their type), `incoming` transfer step ids to the regions where their bytes
     arrive, `outgoing` transfer step ids to the regions that they leave from, `outputs` the values
-    of this device's return steps to the regions that receive them. `dims` binds every dimension.
+    of this device's return steps to the regions that receive them. `dims` binds every dimension
+    that the entry point uses. `entrypoint` may name a generation loop: inputs and transfers are
+    then those of its entry and body, it has no output regions, and `generation` is given.
     """
 
     run_key: str
@@ -52,6 +85,8 @@ class RunRequest:
     incoming: Mapping[str, Region]
     outgoing: Mapping[str, Region]
     outputs: Mapping[str, Region]
+    state: StateUse | None = None
+    generation: Generation | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +107,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """New token `index` of every row of a generation loop; -1 for rows that have ended."""
+
+    index: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Finished:
     """Every step ran and every output region holds its value."""
 
@@ -86,7 +129,7 @@ class Failed:
     retryable: bool = False
 
 
-RunEvent = Ready | Finished | Failed
+RunEvent = Ready | Sampled | Finished | Failed
 OnEvent = Callable[[RunEvent], None]
 """Called from a thread of the executor's; must not block."""
 

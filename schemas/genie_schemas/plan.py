@@ -13,7 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from genie_schemas.names import IDENTIFIER, MAX_NAME, NAME
 
 FORMAT = "genie.execution_plan"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
+"""The newest format that this version reads and writes."""
+
+STATELESS_VERSION = "1.0"
+"""The format of plans that hold nothing newer: an older reader reads them as well."""
 
 MAX_SAFE_INT = 2**53 - 1
 
@@ -162,10 +166,15 @@ class Policy(Model):
 
 
 class StateEffect(Model):
-    """A step that moves a state on: `expects` is "entry" or the id of the step before it."""
+    """A step that moves a state on: `expects` is "entry" or the id of the step before it.
+
+    An `append` state is among the step's reads and its program writes into it; a `replace` state
+    takes `value`, which the step writes, when the run commits.
+    """
 
     state: Name
     expects: Name
+    value: Name | None = None
 
 
 class _Step(Model):
@@ -191,7 +200,13 @@ class ComputeStep(_Step):
     program: ProgramKey
     reads: list[Name]
     writes: list[Name]
-    effect: Literal["pure"] | StateEffect = "pure"
+    effect: Literal["pure"] | StateEffect | list[StateEffect] = "pure"
+
+    def effects(self) -> list[StateEffect]:
+        """The states that the step moves on; none for a pure one."""
+        if self.effect == "pure":
+            return []
+        return self.effect if isinstance(self.effect, list) else [self.effect]
 
 
 class TransferStep(_Step):
@@ -225,13 +240,36 @@ Step = Annotated[
 ]
 
 
+class Sample(Model):
+    """How a generation loop makes the next token of its entry points' output `logits`.
+
+    `logits` is f32[batch,vocabulary] of both entry points and lies on one device; `token` is the
+    body's input i64[batch] on the same device; `lengths` the entry's input i64[batch] with the
+    number of tokens of each prompt. Prompt and new tokens together are at most `capacity`. A row
+    ends with a token of `eos`; rows that ended before others give `pad`.
+    """
+
+    logits: Name
+    token: Name
+    lengths: Name
+    capacity: Positive
+    eos: list[Count]
+    pad: Count
+
+
 class Loop(Model):
-    """A loop that the daemon runs: enter with `entry`, repeat `body`, carrying values."""
+    """A loop that the daemon runs: enter with `entry`, repeat `body`, carrying values.
+
+    With `sample` it is called like an entry point of the loop's name: it takes the inputs of
+    `entry` and gives `tokens`, i64[batch, number of new tokens]. `carry` is then the one input of
+    the body that the sampled token becomes, and `until` is "sampled".
+    """
 
     entry: Identifier
     body: Identifier
     carry: list[Name]
     until: str
+    sample: Sample | None = None
 
 
 class ExecutionPlan(Model):
@@ -267,5 +305,5 @@ def plan_json_schema() -> dict[str, Any]:
     """The JSON Schema of the file, as `genie schema plan` prints it."""
     schema = ExecutionPlan.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Genie ExecutionPlan 1.0"
+    schema["title"] = f"Genie ExecutionPlan {FORMAT_VERSION}"
     return schema

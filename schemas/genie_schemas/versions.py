@@ -29,11 +29,11 @@ __all__ = [
     "release",
 ]
 
-PLAN_FORMAT: Final = "1.0"
-"""`format_version` of the plans that this version writes, and the newest that it reads."""
+PLAN_FORMAT: Final = "1.1"
+"""The newest plan format that this version knows; a plan names the oldest one that holds it."""
 
 PLAN_MIN_READER: Final = "1.0"
-"""The oldest reader that may execute the plans that this version writes."""
+"""The oldest reader that may execute the plans without state that this version writes."""
 
 SPEC_FORMAT: Final = 1
 """Value of the spec's `genie` key."""
@@ -96,6 +96,7 @@ LOG: Final[tuple[Change, ...]] = (
         "data paths can be named, and say why they were taken; call channels",
     ),
     Change("2026-11-23", "control", "1.2", "outputs can stay on the node for later runs"),
+    Change("2026-11-23", "plan", "1.1", "steps move several states on; loops that sample tokens"),
     Change("2026-11-23", "control", "1.3", "clients tell what their lazy device counts"),
 )
 """Newest last. The last entry of a subject carries its present version; a test holds this."""
