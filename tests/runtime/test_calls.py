@@ -182,7 +182,8 @@ def test_a_thousand_requests_leave_nothing_behind(daemons: Daemons, tmp_path: Pa
         for _ in range(1000):
             session.run({"x": X})
         until(lambda: reserved(daemon) == idle)
-        until(lambda: counts() == before)
+        # Fewer is right as well: an earlier test's descriptor may have been closed meanwhile.
+        until(lambda: all(a <= b for a, b in zip(counts(), before, strict=True)))
         # gRPC starts threads for its calls as it likes, up to a bound: not one a request.
         assert process.num_threads() < threads[0] + 20
         assert threading.active_count() < threads[1] + 5
