@@ -18,9 +18,9 @@ from genie.capture.capture import capture
 from genie.capture.exporter import export
 from genie.capture.store import save
 from genie.graph import check as legal
-from genie.graph.ir import from_data, to_data
+from genie.graph.entries import FORWARD, Entries, entries_data, entries_from
 from genie.plan.emit import Emitted, emit
-from genie.schedule import cut, schedule
+from genie.schedule import Lying, Scheduled, cut, schedule
 from genie.spec import LoadedSpec
 from genie_schemas import writer
 from genie_schemas.plan import ExecutionPlan
@@ -91,7 +91,7 @@ def compile_module(
     work = driver.Work(
         request,
         spec=LoadedSpec(Path("net.yaml"), spec, "0" * 64, None),
-        graph=from_data(to_data(captured.graph)),
+        entries=entries_from(entries_data(Entries({FORWARD: captured.graph}))),
         constants=constants,
     )
     for name, stage in driver.STAGES:
@@ -126,10 +126,10 @@ def replanned(compiled: Compiled, regions: Sequence[str], devices: Sequence[str]
         spec_digest="sha256:" + "0" * 64,
         passes=(),
         regions=(),
-        reasons=(),
         constants_file=min(sources, default="none.safetensors"),
     )
-    plan = emit(graph, schedule(graph, segments, "d0"), facts)
+    steps = schedule(graph, segments, Lying("d0"))
+    plan = emit(Scheduled(Entries({FORWARD: graph}), {FORWARD: steps}), facts)
     plan = read_plan(writer.dumps(plan))
     verify(plan)
     return dataclasses.replace(compiled, plan=plan, spec=spec)
