@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from genie import driver
 from genie.capture.capture import capture
+from genie.capture.entries import capture_entries
 from genie.capture.exporter import export
 from genie.capture.store import save
 from genie.graph import check as legal
@@ -84,19 +85,24 @@ def compile_module(
     """Every stage of the driver, with the one that needs a child process in this one."""
     where = folder or Path(tempfile.mkdtemp(prefix="genie-test-"))
     request = driver.Request(path, Path("net.yaml"), {}, where)
-    program = export(model, spec, path, path.name)
-    captured = capture(model, program, spec, path.name, lambda node: None)
+    if spec.infers_inputs:
+        entries, tensors = capture_entries(model, spec, path, path.name, "net.yaml")
+    else:
+        program = export(model, spec, path, path.name)
+        captured = capture(model, program, spec, path.name, lambda node: None)
+        entries, tensors = Entries({FORWARD: captured.graph}), captured.tensors
     constants = where / "constants.safetensors"
-    save(captured.tensors, constants)
+    save(tensors, constants)
     work = driver.Work(
         request,
         spec=LoadedSpec(Path("net.yaml"), spec, "0" * 64, None),
-        entries=entries_from(entries_data(Entries({FORWARD: captured.graph}))),
+        entries=entries_from(entries_data(entries)),
         constants=constants,
     )
     for name, stage in driver.STAGES:
         if name == "capture":
-            legal(captured.graph, "capture")
+            for graph in entries.graphs.values():
+                legal(graph, "capture")
         elif name != "spec":
             work = stage(work)
     assert work.plan is not None
