@@ -144,8 +144,9 @@ def _mask_maker(store: Store, *, additive: bool) -> Callable[..., Tensor | None]
         dtype: torch.dtype = torch.float32,
         **others: Any,
     ) -> Tensor | None:
-        if others.get("attention_mask") is not None or use_vmap:
+        if use_vmap:
             raise NotImplementedError("the model combines its causal mask with another one")
+        # A mask over padding, that some models make for themselves, says nothing: none was given.
         causal = mask_function is causal_mask_function
         if causal and allow_is_causal_skip and not additive and isinstance(store, Prefill):
             return None  # the kernel's own causal mask: padding stands behind what is real
