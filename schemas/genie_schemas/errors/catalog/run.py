@@ -364,4 +364,51 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "that the model said it can be, with `torch._check`. The run made it larger. Widen the "
         "bound and compile again, or keep the inputs to it.",
     ),
+    # -- state and generation: GEN0475 to GEN0489 --
+    "GEN0475": (
+        "The state is not there",
+        ExitCode.FAILURE,
+        """A run continues state (a KV cache) that the device does not hold: it was freed, its
+        session ended, or the executor was started again since. Begin anew: run the entry point that
+        makes the state (prefill) with the tokens so far.""",
+    ),
+    "GEN0476": (
+        "The state is at another version",
+        ExitCode.FAILURE,
+        """State is versioned: a run says which version it continues, and each run that ends well
+        makes the next one. Another run has moved this state on, or the caller lost count. Nothing
+        was changed. Continue from the version that the last answer named, or begin anew.""",
+    ),
+    "GEN0477": (
+        "The state was made for other sizes",
+        ExitCode.USAGE,
+        """The dimensions of state, such as the batch, are fixed by the run that makes it; a run
+        that continues it has the same. Call with as many rows, or begin anew.""",
+    ),
+    "GEN0478": (
+        "The state is in use",
+        ExitCode.FAILURE,
+        """Another run works on this state and did not end in time. One state serves one run after
+        the other: wait for the first, or keep a state for each sequence.""",
+    ),
+    "GEN0479": (
+        "The tokens do not fit the cache",
+        ExitCode.USAGE,
+        """A plan's KV cache holds a fixed number of tokens, those of the prompt and the new ones
+        together. Nothing was generated. Ask for fewer tokens, shorten the prompt, or raise
+        `llm.max_cache_len` in the spec and compile again.""",
+    ),
+    "GEN0480": (
+        "A generation parameter is out of range",
+        ExitCode.USAGE,
+        """`max_new_tokens` is at least 1, `temperature` 0 (the likeliest token) or more, `top_k` 0
+        (every token) or more, `top_p` above 0 and at most 1, `seed` from 0 to 2^53 - 1.""",
+    ),
+    "GEN0481": (
+        "No token can be drawn",
+        ExitCode.FAILURE,
+        """The model's scores for the next token are not numbers (NaN), so that no probabilities
+        follow from them. The weights are damaged or the computation overflowed: compare with the
+        model itself on the same prompt.""",
+    ),
 }
