@@ -1,0 +1,21 @@
+"""The labelled corpus: `ENTRIES` by name, `held_out(ENTRIES)` the side that no pattern was made on.
+
+Importing it registers every model and builds none.
+"""
+
+from tests.semantics.corpus import (  # noqa: F401 - each registers its models
+    joined,
+    language,
+    others,
+    packages,
+    ranking,
+    seeing,
+    sequences,
+    sight,
+    sound,
+    together,
+)
+from tests.semantics.corpus.packages import MISSING
+from tests.semantics.corpus.registry import ENTRIES, KINDS, SOURCES, Entry, held_out
+
+__all__ = ["ENTRIES", "KINDS", "MISSING", "SOURCES", "Entry", "held_out"]
