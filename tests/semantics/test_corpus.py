@@ -8,9 +8,16 @@ import pytest
 
 from genie.graph import check
 from tests.semantics.captured import capture_entry, graph_of, label_of
-from tests.semantics.corpus import ENTRIES, KINDS, SOURCES, held_out
+from tests.semantics.corpus import ENTRIES, HELD_OUT, KINDS, MISSING, SOURCES, drawn, held_out
 
-FAST = ("nano_gpt", "bottleneck_resnet", "dlrm", "contrastive_pair", "wave_to_text", "tcn")
+FAST = (
+    "nano_gpt",
+    "bottleneck_resnet",
+    "dlrm",
+    "contrastive_pair",
+    "wave_to_text",
+    "temporal_convolution",
+)
 
 
 def test_the_corpus_is_large_and_varied() -> None:
@@ -29,6 +36,11 @@ def test_no_family_is_on_both_sides() -> None:
     for entry in ENTRIES.values():
         sides.setdefault(entry.family, set()).add(entry.name in out)
     assert all(len(found) == 1 for found in sides.values())
+
+
+@pytest.mark.skipif(bool(MISSING), reason="the packages of corpus/requirements.txt are missing")
+def test_the_held_out_families_are_those_that_were_drawn() -> None:
+    assert drawn(ENTRIES) == HELD_OUT
 
 
 def test_every_label_cites_its_documentation() -> None:

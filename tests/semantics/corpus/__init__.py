@@ -16,6 +16,23 @@ from tests.semantics.corpus import (  # noqa: F401 - each registers its models
     together,
 )
 from tests.semantics.corpus.packages import MISSING
-from tests.semantics.corpus.registry import ENTRIES, KINDS, SOURCES, Entry, held_out
+from tests.semantics.corpus.registry import (
+    ENTRIES,
+    HELD_OUT,
+    KINDS,
+    SOURCES,
+    Entry,
+    drawn,
+    held_out,
+)
 
-__all__ = ["ENTRIES", "KINDS", "MISSING", "SOURCES", "Entry", "held_out"]
+__all__ = [
+    "ENTRIES",
+    "HELD_OUT",
+    "KINDS",
+    "MISSING",
+    "SOURCES",
+    "Entry",
+    "drawn",
+    "held_out",
+]

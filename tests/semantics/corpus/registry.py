@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,10 +107,22 @@ def blocks(at: str, **roles: str) -> dict[str, str]:
     }
 
 
-def held_out(entries: Mapping[str, Entry]) -> frozenset[str]:
-    """Names of the held-out models: within each kind, every other family in order of its hash.
+HELD_OUT = frozenset(
+    (Path(__file__).parent / "held_out.txt").read_text(encoding="utf-8").splitlines()
+)
+"""The families that no pattern was made or calibrated on."""
 
-    So nobody chose them, and every kind with two families has some on both sides.
+
+def held_out(entries: Mapping[str, Entry]) -> frozenset[str]:
+    """Names of the models whose family is held out."""
+    return frozenset(e.name for e in entries.values() if e.family in HELD_OUT)
+
+
+def drawn(entries: Mapping[str, Entry]) -> frozenset[str]:
+    """How the held-out families were drawn: of each kind, every other one in order of its hash.
+
+    So nobody chose them, and every kind has some on both sides. The file keeps the draw, because
+    it depends on which families there are.
     """
     families: dict[str, set[str]] = {}
     for entry in entries.values():
@@ -121,7 +134,7 @@ def held_out(entries: Mapping[str, Entry]) -> frozenset[str]:
         ordered = sorted(families.get(kind, set()) - seen, key=_rank)
         out.update(ordered[1::2])
         seen.update(ordered)
-    return frozenset(e.name for e in entries.values() if e.family in out)
+    return frozenset(out)
 
 
 def _rank(family: str) -> str:
