@@ -248,8 +248,7 @@ def _stage_text(work: Work, stage: str) -> str:
         graphs = work.entries.graphs
         titled = len(graphs) > 1
         return "\n".join(
-            (f"# {name}\n" if titled else "") + print_graph(graph)
-            for name, graph in graphs.items()
+            (f"# {name}\n" if titled else "") + print_graph(graph) for name, graph in graphs.items()
         )
     if stage == "semantics":
         rows = [(r.path or "(model)", r.kind, count(r.ops, "op")) for r in work.regions]

@@ -165,9 +165,7 @@ def _schema(name: str) -> str:
     return info.schema if info is not None else ""
 
 
-def _programs(
-    graph: Graph, schedule: Schedule, programs: dict[str, Program]
-) -> tuple[Step, ...]:
+def _programs(graph: Graph, schedule: Schedule, programs: dict[str, Program]) -> tuple[Step, ...]:
     """Programs join `programs` in the order of first use; the steps that now name them."""
     steps: list[Step] = []
     keys = {c.name: c.key for c in graph.constants}
@@ -219,9 +217,7 @@ def _values(graph: Graph, schedule: Schedule, steps: Sequence[Step]) -> dict[str
     return values
 
 
-def _devices(
-    spec: Spec, schedules: Iterable[Schedule], steps: Sequence[Step]
-) -> dict[str, Device]:
+def _devices(spec: Spec, schedules: Iterable[Schedule], steps: Sequence[Step]) -> dict[str, Device]:
     used = {device for each in schedules for device in each.input_devices.values()}
     for step in steps:
         used.update((step.src, step.dst) if isinstance(step, TransferStep) else (step.device,))

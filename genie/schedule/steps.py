@@ -48,7 +48,8 @@ class Lying:
     """Where things lie that the steps of one entry point do not decide.
 
     `default` takes what nothing reads; `states` are the devices of states, `inputs` those of inputs
-    that are made elsewhere than where they are first read.
+    that a loop makes, each on the device where it is sampled. Such an input is sent to every device
+    first: it tells them that a turn begins.
     """
 
     default: str
@@ -91,10 +92,13 @@ class _Scheduler:
     def run(self) -> Schedule:
         inputs = self._place_inputs()
         self.where.update(self.lying.states)
-        for i, (segment, use) in enumerate(zip(self.segments, self.uses, strict=True)):
+        for name in self.lying.inputs:
+            for device in sorted({segment.device for segment in self.segments}):
+                self._at(name, device)
+        for segment, use in zip(self.segments, self.uses, strict=True):
             label = self._label(segment, use)
             self._load(label, segment.device, use.reads)
-            reads = tuple(self._at(name, segment.device, i) for name in use.reads)
+            reads = tuple(self._at(name, segment.device) for name in use.reads)
             step = self.ids(f"{label}/compute@{segment.device}")
             made = ComputeStep(
                 id=step,
@@ -146,7 +150,7 @@ class _Scheduler:
             step = self.ids(f"{label}/load@{device}")
             self.steps.append(LoadStep(id=step, kind="load", device=device, reads=fresh))
 
-    def _at(self, name: str, device: str, segment: int) -> str:
+    def _at(self, name: str, device: str) -> str:
         """The name of a value on a device, after a transfer when it lies elsewhere."""
         if name in self.keys:
             return self.keys[name]

@@ -38,7 +38,9 @@ class LanguageModel:
     loops: Mapping[str, Loop]
 
 
-def language_model(model: nn.Module, spec: Spec, path: Path, shown: str, file: str) -> LanguageModel:
+def language_model(
+    model: nn.Module, spec: Spec, path: Path, shown: str, file: str
+) -> LanguageModel:
     """The entry points of a causal language model whose spec gives no inputs.
 
     `file` is the spec's name, for errors. Raises GenieError GEN0127 and GEN0240 to GEN0243, and
@@ -153,7 +155,9 @@ def _entry(
     caches = [given for given in inputs if given in states and given != _LENGTH]
 
     def flat(**given: Any) -> dict[str, Tensor]:
-        buffers = [(given.pop(k), given.pop(v)) for k, v in zip(caches[::2], caches[1::2], strict=True)]
+        buffers = [
+            (given.pop(k), given.pop(v)) for k, v in zip(caches[::2], caches[1::2], strict=True)
+        ]
         return forward(**given, buffers=buffers)
 
     parameters = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in inputs]

@@ -45,9 +45,7 @@ class Transformers:
     def special(self) -> Tokens:
         """Those of the generation configuration."""
         config = getattr(self.model, "generation_config", None)
-        return special(
-            getattr(config, "eos_token_id", None), getattr(config, "pad_token_id", None)
-        )
+        return special(getattr(config, "eos_token_id", None), getattr(config, "pad_token_id", None))
 
     def plain(self, tokens: Tensor) -> Tensor:
         """The forward without a cache."""

@@ -65,8 +65,12 @@ def check_cache(model: CachedModel, layers: list[Layer], cache: int, place: Plac
     tokens = _tokens(len(lengths), count + steps)
     try:
         with torch.no_grad():
-            wanted = [model.plain(tokens[i : i + 1, : int(n) + steps])[0] for i, n in enumerate(lengths)]
-            found = _with_cache(model, tokens, lengths, steps, new_buffers(layers, len(lengths), cache))
+            wanted = [
+                model.plain(tokens[i : i + 1, : int(n) + steps])[0] for i, n in enumerate(lengths)
+            ]
+            found = _with_cache(
+                model, tokens, lengths, steps, new_buffers(layers, len(lengths), cache)
+            )
     except Exception as error:
         raise _refused(error_text(error) or type(error).__name__, place) from error
     scale = max(float(w.abs().max()) for w in wanted)
