@@ -62,6 +62,8 @@ class Blind:
         """Fetch tensors: all are asked for before the first is waited for."""
         for held in wanted:
             self._remotes[held.device].ask(held.slot)
+        for remote in self._remotes.values():
+            remote.flush()  # what the others were told goes on meanwhile
         return [self._remotes[held.device].answer() for held in wanted]
 
     def drop(self, unwanted: Iterable[Held]) -> None:
@@ -96,8 +98,9 @@ class Blind:
     def forget(self) -> None:
         """Let go of constants and state."""
         for (device, _), slot in self._constants.items():
-            self._remotes[device].drop(slot)
-        self.drop(self.state.values())
+            self._remotes[device].release(slot)
+        for held in self.state.values():
+            self._remotes[held.device].release(held.slot)
         self._constants.clear()
         self.state.clear()
 

@@ -11,9 +11,11 @@ follow each other in both directions without any frame around them, each a kind 
     VALUE   tensor                               from the server
     FAILED  length u16 · UTF-8                   from the server, which then ends the connection
 
-A slot is a number (u32) under which the server keeps a tensor. A tensor is dtype u8 · rank u8 ·
-sizes u32 each · stride order u8 each · its dense bytes. The JSON of DEFINE is an op of a plan
-(`genie_schemas.plan.Op`) whose values are named i0, i1, … (inputs) and o0, o1, … (outputs).
+A slot is a number (u16) under which the server keeps a tensor; what comes into a slot takes the
+place of what was there, so that nothing needs to be said of tensors that nobody uses. A tensor is
+dtype u8 · rank u8 · sizes u32 each · stride order u8 each · its dense bytes. The JSON of DEFINE is
+an op of a plan (`genie_schemas.plan.Op`) whose values are named i0, i1, … (inputs) and o0, o1, …
+(outputs).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import torch
 
@@ -33,7 +36,6 @@ __all__ = [
     "KEY_BYTES",
     "MAGIC",
     "MAX_DEFINITION",
-    "MAX_SLOTS",
     "MAX_TENSOR",
     "TEXT",
     "Header",
@@ -49,9 +51,6 @@ MAGIC = b"GRO1"
 KEY_BYTES = 32
 MAX_DEFINITION = 1 << 16
 """Bytes of a DEFINE's JSON."""
-
-MAX_SLOTS = 1 << 16
-"""Tensors that a server keeps; slots are below it."""
 
 MAX_TENSOR = 1 << 30
 """Bytes of one tensor."""
@@ -87,9 +86,10 @@ class Malformed(ValueError):
     """The peer's bytes are no message."""
 
 
+@lru_cache(maxsize=64)
 def slots(count: int) -> struct.Struct:
     """How `count` slots are written."""
-    return struct.Struct(f"<{count}I")
+    return struct.Struct(f"<{count}H")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import io
 import secrets
 import socket
@@ -19,6 +18,9 @@ from genie.bench.semantics._messages import Kind, Malformed
 from genie_schemas.closing import Closing
 
 __all__ = ["Remote", "RemoteFailed", "ServerProcess"]
+
+_BATCH = 1 << 10
+"""Bytes that are sent together: some hundred calls, while the server makes those before them."""
 
 _PATIENCE = 120.0
 """Seconds to wait for an answer."""
@@ -74,9 +76,10 @@ class ServerProcess(Closing):
 
 
 class Remote(Closing):
-    """One connection. Definitions, calls and stores are sent at once and not answered.
+    """One connection. What needs no answer is collected and sent in batches.
 
-    A slot is this side's to give: `take` finds one that is free, `drop` frees it on both sides.
+    A slot is this side's to give: `take` finds one that is free, the one freed last first, so that
+    what the server still has in it goes soon. `drop` costs nothing on the wire.
     """
 
     def __init__(self, port: int, key: bytes) -> None:
@@ -85,6 +88,7 @@ class Remote(Closing):
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = io.BufferedReader(socket.SocketIO(self._socket, "r"), 1 << 16)
         self._socket.sendall(wire.MAGIC + key)
+        self._batch = bytearray()
         self._defined: dict[str, int] = {}
         self._free: list[int] = []
         self._slots = 0
@@ -100,15 +104,18 @@ class Remote(Closing):
     def take(self) -> int:
         """A slot that nobody uses."""
         if self._free:
-            return heapq.heappop(self._free)
+            return self._free.pop()
         self._slots += 1
         return self._slots - 1
 
     def drop(self, slot: int) -> None:
-        """Nobody needs the tensor in this slot any more."""
+        """Nobody needs the tensor in this slot any more; the next one takes its place."""
+        self._free.append(slot)
+
+    def release(self, slot: int) -> None:
+        """The same at once, for what is large: the server drops it now."""
         self._send(bytes([Kind.DROP]) + wire.slots(1).pack(slot))
-        self.sent.bytes += 1 + wire.slots(1).size
-        heapq.heappush(self._free, slot)
+        self.drop(slot)
 
     # -- messages ---------------------------------------------------------------------------
 
@@ -133,7 +140,11 @@ class Remote(Closing):
         """Put a tensor into a slot."""
         header, data = wire.dense(tensor)
         self._send(bytes([Kind.STORE]) + wire.slots(1).pack(slot) + header.pack())
-        self._send(data)
+        if len(data) < _BATCH:
+            self._send(data)
+        else:
+            self.flush()
+            self._pass(data)
 
     def ask(self, slot: int) -> None:
         """Have a tensor sent; `answer` gives those that were asked for in this order."""
@@ -141,6 +152,7 @@ class Remote(Closing):
 
     def answer(self) -> torch.Tensor:
         """The next tensor asked for. Raises RemoteFailed with what the server says."""
+        self.flush()
         kind = self._read(1)[0]
         if kind == Kind.FAILED:
             (length,) = wire.TEXT.unpack(self._read(wire.TEXT.size))
@@ -155,7 +167,18 @@ class Remote(Closing):
             place = place[count:]
         return tensor
 
+    def flush(self) -> None:
+        """Send what was collected."""
+        if self._batch:
+            batch, self._batch = self._batch, bytearray()
+            self._pass(batch)
+
     def _send(self, data: bytes | memoryview) -> None:
+        self._batch += data
+        if len(self._batch) >= _BATCH:
+            self.flush()
+
+    def _pass(self, data: bytearray | memoryview) -> None:
         try:
             self._socket.sendall(data)
         except ConnectionError:

@@ -113,7 +113,7 @@ class Server(Closing):
         inputs = [self._kept(slot) for slot in named[: call.inputs]]
         outputs = call.bound.run(inputs)
         for slot, tensor in zip(named[call.inputs :], outputs, strict=True):
-            self._keep(slot, tensor)
+            self._slots[slot] = tensor
 
     def _store(self) -> None:
         slot = self._slot()
@@ -123,7 +123,7 @@ class Server(Closing):
             if not count:
                 raise EOFError
             place = place[count:]
-        self._keep(slot, tensor)
+        self._slots[slot] = tensor
 
     def _drop(self) -> None:
         slot = self._slot()
@@ -146,11 +146,6 @@ class Server(Closing):
         if tensor is None:
             raise Malformed(f"slot {slot} is empty")
         return tensor
-
-    def _keep(self, slot: int, tensor: torch.Tensor) -> None:
-        if slot >= wire.MAX_SLOTS:
-            raise Malformed(f"there is no slot {slot}")
-        self._slots[slot] = tensor
 
 
 def defined(text: bytes) -> _Call:

@@ -118,12 +118,32 @@ def test_a_message_that_breaks_off_ends_the_connection(cut: int) -> None:
         assert connection.recv(64) == b""
 
 
-def test_a_slot_beyond_the_last_is_refused() -> None:
+def test_slots_are_used_again_without_a_word() -> None:
     with remote() as server:
-        server.store(wire.MAX_SLOTS, torch.ones(1))
-        server.ask(0)
-        with pytest.raises(RemoteFailed, match="there is no slot"):
+        first, second = server.take(), server.take()
+        server.store(first, torch.ones(1))
+        before = server.sent.bytes
+        server.drop(first)
+        assert server.sent.bytes == before
+        assert (server.take(), server.take()) == (first, second + 1)
+        server.store(first, torch.zeros(1))
+        server.ask(first)
+        assert server.answer().item() == 0.0
+        server.release(first)
+        server.ask(first)
+        with pytest.raises(RemoteFailed, match=f"slot {first} is empty"):
             server.answer()
+
+
+def test_a_call_takes_few_bytes() -> None:
+    with remote() as server:
+        server.store(0, torch.ones(3))
+        number = server.define(ADD)
+        for _ in range(1000):
+            server.call(number, [0, 0], [1])
+        assert (server.sent.operations, server.sent.bytes) == (1000, 9000)
+        server.ask(1)
+        assert server.answer().tolist() == [2.0, 2.0, 2.0]
 
 
 def test_a_stranger_is_not_served() -> None:
