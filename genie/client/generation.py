@@ -104,9 +104,9 @@ def generation(
     Raises GEN0480 for what is no number, or is out of range.
     """
     whole = {"max_new_tokens": max_new_tokens, "top_k": top_k, "seed": seed}
-    real = {"temperature": temperature, "top_p": top_p}
+    given: dict[str, Any] = {**whole, "temperature": temperature, "top_p": top_p}
     found: dict[str, Any] = {}
-    for name, value in {**whole, **real}.items():
+    for name, value in given.items():
         try:
             found[name] = operator.index(value) if name in whole else float(value)
         except (TypeError, ValueError, OverflowError):
