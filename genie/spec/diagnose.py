@@ -237,11 +237,18 @@ def _one(error: ErrorDetails, path: tuple[PathItem, ...], root: Node, report: Re
         report.add("GEN0114", f"{name} {reason}", span, remedy=remedy)
 
 
+def _keys(each: ErrorDetails) -> tuple[PathItem, ...]:
+    """Where an error is: its location without the tags of unions, which stand in parentheses."""
+    *outer, last = each["loc"] or ("",)
+    inner = [p for p in outer if not (isinstance(p, str) and p.startswith("("))]
+    tag = isinstance(last, str) and last.startswith("(") and each["type"] != "extra_forbidden"
+    return tuple(inner) if tag else (*inner, last)
+
+
 def report_invalid(error: ValidationError, root: Node, report: Report) -> None:
     """Add every error of one field to the report."""
     found = [
-        # Components in parentheses are pydantic's union tags, not keys of the file.
-        (tuple(p for p in each["loc"] if not (isinstance(p, str) and p.startswith("("))), each)
+        (_keys(each), each)
         for each in error.errors(include_url=False)[:_MAX_CHECKED]
         if each["type"] not in _FOLLOWS
     ]
