@@ -48,6 +48,12 @@ def _transport(quick: bool) -> Iterable[Row | LeftOut]:
     return transport(quick)
 
 
+def _semantics(quick: bool) -> Iterable[Row | LeftOut]:
+    from genie.bench.semantics._suite import semantics
+
+    return semantics(quick)
+
+
 SUITES: dict[str, tuple[str, Callable[[bool], Iterable[Row | LeftOut]]]] = {
     "startup": ("how fast commands and the daemon answer, and what the daemon holds", _startup),
     "compile": ("how long compiling takes, and whether its result is always the same", _compile),
@@ -58,6 +64,10 @@ SUITES: dict[str, tuple[str, Callable[[bool], Iterable[Row | LeftOut]]]] = {
     "capture": ("what recording eager programs costs, and exporting them", _capture),
     "memory": ("what nearly full pools lose to fragmentation, and what requests cost", _memory),
     "transport": ("every path of the data plane beside what else moves bytes", _transport),
+    "semantics": (
+        "what knowing a model saves, beside remoting that knows nothing",
+        _semantics,
+    ),
 }
 """Name → (one line of help, the suite)."""
 

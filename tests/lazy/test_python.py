@@ -23,7 +23,7 @@ def test_the_device_is_the_same_with_the_recorder_in_python() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *files, "-q", "-n0", "-p", "no:cacheprovider"],
         cwd=HERE.parent.parent,
-        env={**os.environ, "GENIE_LAZY_RECORDER": "python"},
+        env={**os.environ, "GENIE_LAZY_RECORDER": "python", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         timeout=280,

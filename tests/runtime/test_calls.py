@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,12 +178,17 @@ def test_a_thousand_requests_leave_nothing_behind(daemons: Daemons, tmp_path: Pa
                 data.stats().outstanding,
             )
 
+        time.sleep(0.5)  # an answer comes before the memory of its request is let go
         idle, threads = reserved(daemon), (process.num_threads(), threading.active_count())
         before = counts()
         for _ in range(1000):
             session.run({"x": X})
         until(lambda: reserved(daemon) == idle)
-        until(lambda: counts() == before)
+        # Fewer is right as well: an earlier test's descriptor may have been closed meanwhile.
+        try:
+            until(lambda: all(a <= b for a, b in zip(counts(), before, strict=True)))
+        except AssertionError:
+            raise AssertionError(f"{before} grew to {counts()}") from None
         # gRPC starts threads for its calls as it likes, up to a bound: not one a request.
         assert process.num_threads() < threads[0] + 20
         assert threading.active_count() < threads[1] + 5

@@ -90,11 +90,11 @@ def pick(scores: _Row, generation: Generation, uniform: float) -> int:
         weights[scaled < np.partition(scaled, -generation.top_k)[-generation.top_k]] = 0
     if generation.top_p < 1:
         weights[~_nucleus(weights, generation.top_p)] = 0
-    tokens = np.flatnonzero(weights)
-    ends = np.cumsum(weights[tokens], dtype=np.float64)
-    # Rounding may take the product up to the very end, which belongs to the last token.
-    at = np.searchsorted(ends, uniform * ends[-1], side="right")
-    return int(tokens[min(int(at), len(tokens) - 1)])
+    ends = np.cumsum(weights, dtype=np.float64)
+    # On the right: a token without weight ends where the one before it does, and is never taken.
+    at = int(np.searchsorted(ends, uniform * ends[-1], side="right"))
+    # Rounding may take the product up to the very end, which belongs to the last with weight.
+    return at if at < len(weights) else int(np.flatnonzero(weights)[-1])
 
 
 def _nucleus(weights: _Row, top_p: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -105,16 +105,15 @@ def _nucleus(weights: _Row, top_p: float) -> np.ndarray[Any, np.dtype[np.bool_]]
     wanted = top_p * weights.sum(dtype=np.float64)
     count = _FIRST
     while True:
-        if count < len(weights):
-            tokens = np.flatnonzero(weights >= np.partition(weights, -count)[-count])
-        else:
-            tokens = np.arange(len(weights))
-        order = tokens[np.argsort(-weights[tokens], kind="stable")]
-        ends = np.cumsum(weights[order], dtype=np.float64)
-        if count >= len(weights) or ends[-1] >= wanted:
+        best = weights if count >= len(weights) else np.partition(weights, -count)[-count:]
+        best = np.sort(best)[::-1]
+        # What a token and the more likely ones have together.
+        ends = np.cumsum(best, dtype=np.float64)
+        if ends[-1] >= wanted or count >= len(weights):
             break
         count *= 16
-    kept = np.zeros(len(weights), np.bool_)
-    # `ends` before a token is what the more likely ones have together.
-    kept[order[: 1 + int(np.searchsorted(ends, wanted, side="left"))]] = True
+    last = min(int(np.searchsorted(ends, wanted, side="left")), len(best) - 1)
+    kept: np.ndarray[Any, np.dtype[np.bool_]] = weights > best[last]
+    ties = np.flatnonzero(weights == best[last])
+    kept[ties[: last + 1 - int(kept.sum())]] = True
     return kept

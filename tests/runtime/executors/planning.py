@@ -335,7 +335,7 @@ class Rig:
 
 def text_of(plan: ExecutionPlan, name: str) -> str:
     """The type text of a value, constant or input."""
-    for table in (plan.values, plan.constants):
+    for table in (plan.values, plan.constants, plan.state):
         if name in table:
             return table[name].type
     return next(i.type for i in plan.entrypoints["forward"].inputs if i.name == name)

@@ -208,6 +208,21 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "and no output of it was used. Run again; compare the versions that `genie --version` "
         "and the daemon's log show if it happens again.",
     ),
+    # -- calling generation loops: GEN0440 to GEN0449 --
+    "GEN0440": (
+        "The lengths of the prompts are wrong",
+        ExitCode.USAGE,
+        "`lengths` holds the number of tokens of each prompt: at least 1, at most the width of the "
+        "batch of prompts. Prompts that are shorter than the widest are padded at their end. It "
+        "may be left out when every prompt is as long as the batch is wide.",
+    ),
+    "GEN0441": (
+        "A setting that the entry point does not take",
+        ExitCode.USAGE,
+        "--set gives an entry point that generates its parameters: max_new_tokens, temperature, "
+        "top_k, top_p and seed, each a number. Other entry points take none; with --compare, --set "
+        "gives the spec's template variables their values.",
+    ),
     # -- executors and arenas: GEN0450 to GEN0499 --
     "GEN0450": (
         "The executor of a device died",

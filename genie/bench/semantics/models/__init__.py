@@ -1,0 +1,1 @@
+"""Models of `genie bench semantics`, each with a spec for one device and one for two."""

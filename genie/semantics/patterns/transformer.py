@@ -1,0 +1,33 @@
+"""Roles of a transformer's calls: embedding, each attention and feed-forward block, head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genie.semantics.layers import Layered, layered, split_parallel
+from genie.semantics.match import Facts, Part
+
+__all__ = ["blocks_of", "stack_parts"]
+
+
+def blocks_of(facts: Facts, calls: Sequence[int]) -> Layered:
+    """The layers of a component."""
+    return layered(facts.structure, calls, facts.attentions)
+
+
+def stack_parts(facts: Facts, stack: Layered, first: int = 0, head: str = "lm_head") -> list[Part]:
+    """Parts of one stack; blocks are numbered from `first` on."""
+    parts = [Part("embedding", stack.before, first)] if stack.before else []
+    number = first
+    for block in stack.blocks:
+        if block.kind == "attention":
+            mine, beside = split_parallel(facts.structure, block)
+            parts.append(Part("attention", mine, number))
+            if beside:
+                parts.append(Part("mlp", beside, number))
+        else:
+            parts.append(Part("mlp", block.calls, number))
+        number += 1
+    if stack.after:
+        parts.append(Part(head, stack.after, first))
+    return parts
