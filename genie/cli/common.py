@@ -58,11 +58,12 @@ settings_option = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     callback=lambda _ctx, _param, pairs: parse_settings(pairs),
-    help="Give a template variable of the spec a value; may be repeated.",
+    help="Give a template variable of the spec a value, or what generates a parameter; may be "
+    "repeated.",
 )
 """Adds --set as the argument `settings: dict[str, str]`, ready for `load_spec`."""
 
 
-def print_json(value: Mapping[str, Any]) -> None:
+def print_json(value: Mapping[str, Any], *, one_line: bool = False) -> None:
     """Print one JSON document on stdout; a value that JSON cannot hold is a bug and raises."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    click.echo(json.dumps(value, indent=None if one_line else 2, allow_nan=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--deadline", type=click.FloatRange(0.001), metavar="SECONDS", help="Give up after this long."
 )
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="Print tokens as they come, one line a step, the rows of a batch separated by tabs.",
+)
 @click.option("--compare", "model", type=_PATH, help="Compare with this model run eagerly.")
 @click.option("--spec", type=_PATH, help="The model's spec, for --compare.")
 @click.option("--tls-dir", type=_PATH, envvar="GENIE_TLS_DIR", help="As `genie auth init` made.")
@@ -61,6 +67,7 @@ def command(
     transport: str,
     run_id: str | None,
     deadline: float | None,
+    stream: bool,
     model: Path | None,
     spec: Path | None,
     tls_dir: Path | None,
@@ -72,7 +79,11 @@ def command(
 
     Inputs must have the names, dtypes and shapes that the plan declares. With --run-id the result
     is recorded, and asking again for it returns what is on record.
+
+    An entry point that generates takes its parameters with --set: max_new_tokens (needed),
+    temperature, top_k, top_p and seed.
     """
+    from genie.cli.generate import prepare, printer
     from genie.client import connect, load_plan
     from genie.client.files import check_writable, save_tensors
     from genie.client.session import DEADLINE
@@ -83,18 +94,17 @@ def command(
     loaded = load_plan(plan)
     inputs = _read_inputs(single, many)
     # Before anything is started: a wrong input should not cost a connection.
-    from genie.client.inputs import check_inputs
-
-    check_inputs(loaded.installed.plan, entrypoint, inputs)
+    call = prepare(loaded.installed.plan, entrypoint, inputs, settings, compared=model is not None)
+    if stream and not call.generates:
+        raise click.UsageError(f"--stream prints tokens, and {entrypoint!r} generates none")
     if output is not None:
         check_writable(output)
     with connect(
         list(on) or None, tls_dir=tls_dir, token_file=token_file, transport=transport
     ) as session:
         session.install(loaded)
-        result = session.run(
-            inputs, entrypoint=entrypoint, run_id=run_id, deadline=deadline or DEADLINE
-        )
+        show = printer(as_json) if stream else None
+        result = call.run(session, run_id, deadline or DEADLINE, show)
         traffic = session.traffic()
     if output is not None:
         save_tensors(output, result.tensors)
@@ -105,9 +115,10 @@ def command(
         compared = _compare(model, spec, settings, inputs, result)
         report["compare"] = compared.to_json()
     if as_json:
-        print_json(report)
+        print_json(report, one_line=stream)
     else:
-        _print_summary(result, report, output, compared)
+        # Where tokens are streamed, stdout has these alone.
+        _print_summary(result, report, output, compared, err=stream)
     if compared is not None and not compared.ok:
         _report_difference(compared)
         return int(ExitCode.DIFFERENCE)
@@ -164,23 +175,32 @@ def _report_difference(compared: Comparison) -> None:
 
 
 def _print_summary(
-    result: RunResult, report: dict[str, Any], output: Path | None, compared: Comparison | None
+    result: RunResult,
+    report: dict[str, Any],
+    output: Path | None,
+    compared: Comparison | None,
+    *,
+    err: bool,
 ) -> None:
+    say = partial(click.echo, err=err)
     how = "on record, not run again" if result.replayed else f"{result.timing.total_ms:.1f} ms"
-    click.echo(f"{result.run_id}: {how}")
+    say(f"{result.run_id}: {how}")
     for name, tensor in result.tensors.items():
         shape = ", ".join(map(str, tensor.shape))
-        click.echo(f"  {name}  {tensor.dtype}[{shape}]  sha256 {tensor.sha256()[:16]}")
+        say(f"  {name}  {tensor.dtype}[{shape}]  sha256 {tensor.sha256()[:16]}")
     for name, value in result.literals.items():
-        click.echo(f"  {name}  {value}")
+        say(f"  {name}  {value}")
+    if result.generation is not None and result.generation.ms_per_token is not None:
+        each = result.generation.ms_per_token
+        say(f"  {result.generation.tokens} tokens, {each:.2f} ms each after the first")
     if result.attempts > 1:
-        click.echo(f"  after {result.attempts} attempts")
+        say(f"  after {result.attempts} attempts")
     sent, received = report["bytes"]["sent"], report["bytes"]["received"]
     if sent or received:
-        click.echo(f"  {sent} bytes sent, {received} received")
+        say(f"  {sent} bytes sent, {received} received")
     if compared is not None:
         word = "equal to" if compared.max_abs == 0 and compared.ok else "compared with"
         difference = f"max_abs {compared.max_abs:g}, max_rel {compared.max_rel:g}"
-        click.echo(f"  {word} eager execution ({difference})")
+        say(f"  {word} eager execution ({difference})")
     if output is not None:
-        click.echo(f"  written to {output}")
+        say(f"  written to {output}")

@@ -36,7 +36,7 @@ def command(on: str | None, tls_dir: Path | None, token_file: Path | None, as_js
     click.echo(f"  boot {found.boot_id[:8]}, epoch {found.epoch}")
     click.echo(f"  {found.runs} runs, {found.plans} plans, {found.sessions} sessions")
     for device in found.devices:
-        used = device.reserved_bytes + device.constant_bytes
+        used = device.reserved_bytes + device.constant_bytes + device.state_bytes
         click.echo(
             f"  {device.id}  {device.kind}  {used / 2**20:.1f} of "
             f"{device.memory_bytes / 2**20:.0f} MiB held"
@@ -50,8 +50,12 @@ def command(on: str | None, tls_dir: Path | None, token_file: Path | None, as_js
     totals = {n: found.telemetry.get(f"lazy_{n}", 0) for n in LazyCounters.model_fields}
     if any(totals.values()):
         click.echo(f"  lazy devices since the start: {_lazy_line(LazyCounters(**totals))}")
+    if found.states is not None and found.states.count:
+        held = found.states.bytes / 2**20
+        click.echo(f"  {found.states.count} sequences with {held:.1f} MiB of state")
     for run in found.active:
-        click.echo(f"  {run.run_id}  {run.state}  {run.entrypoint}  {run.age_ms / 1000:.1f} s")
+        entry = f"{run.entrypoint} ({run.phase})" if run.phase else run.entrypoint
+        click.echo(f"  {run.run_id}  {run.state}  {entry}  {run.age_ms / 1000:.1f} s")
 
 
 def _lazy_line(counters: LazyCounters) -> str:

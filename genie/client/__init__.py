@@ -10,8 +10,19 @@ with connect() as session:                      # or connect("unix:///run/genie.
 
 from genie.client.link import LoadedPlan
 from genie.client.opening import connect
-from genie.client.result import RunResult, Timing
+from genie.client.result import Generated, RunResult, Timing
+from genie.client.sequence import Sequence
 from genie.client.session import Session, load_plan
 from genie.client.tensors import Tensor
 
-__all__ = ["LoadedPlan", "RunResult", "Session", "Tensor", "Timing", "connect", "load_plan"]
+__all__ = [
+    "Generated",
+    "LoadedPlan",
+    "RunResult",
+    "Sequence",
+    "Session",
+    "Tensor",
+    "Timing",
+    "connect",
+    "load_plan",
+]

@@ -18,7 +18,7 @@ from genie_schemas.errors import GenieError
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Channel", "Credentials"]
+__all__ = ["Channel", "Credentials", "Stream"]
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -26,6 +26,9 @@ SILENCE = 1.5
 """Seconds without a heartbeat's answer after which a daemon counts as dead."""
 
 CALL_SECONDS = 30.0
+
+FRAMING = 14
+"""Bytes of gRPC and HTTP/2 around every message of a stream."""
 
 CLOSE_SECONDS = 2.0
 """How long closing may wait for gRPC to let go of its calls."""
@@ -122,6 +125,25 @@ class Channel:
             self._sent += len(data)
             self._received += len(answer)
         return m.decode_reply(reply, answer)
+
+    def stream(self, name: str, request: BaseModel) -> Stream:
+        """Have a stream of messages sent; GEN0502 once the daemon is lost."""
+        if self._lost is not None:
+            raise self._lost
+        data = m.encode(request)
+        method = self._channel.unary_stream(f"/{m.SERVICE}/{name}", _same, _same)
+        self.count(len(data) + FRAMING, 0)
+        return Stream(self, method(data, metadata=self._metadata))
+
+    def count(self, sent: int, received: int) -> None:
+        """Add to what went over the channel."""
+        with self._lock:
+            self._sent += sent
+            self._received += received
+
+    def failed(self, error: grpc.RpcError) -> GenieError:
+        """A gRPC failure as ours; the heartbeat's word, if it has given the daemon up."""
+        return self._lost or self._failed(error)
 
     def _await(self, pending: grpc.CallFuture[bytes]) -> bytes:
         """The reply; looks every moment whether the heartbeat has given the daemon up."""
@@ -297,6 +319,38 @@ class Channel:
         closer = threading.Thread(target=self._channel.close, name="genie-close", daemon=True)
         closer.start()
         closer.join(CLOSE_SECONDS)
+
+
+class Stream:
+    """Messages of a daemon as they come. `close` ends it; iterating then stops."""
+
+    def __init__(self, channel: Channel, call: grpc.CallIterator[bytes]) -> None:
+        self._channel = channel
+        self._call = call
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Every message. Raises GEN0502 and the like when the stream breaks."""
+        import grpc
+
+        try:
+            for data in self._call:
+                self._channel.count(0, len(data) + FRAMING)
+                yield bytes(data)
+        except grpc.RpcError as error:
+            if not self._closed:
+                raise self._channel.failed(error) from None
+
+    def close(self) -> None:
+        """Stop; a second time does nothing."""
+        self._closed = True
+        self._call.cancel()  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _same(data: bytes) -> bytes:

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from genie.client.calls import Calls
-from genie.client.ended import Ended, good, late, left, tensors
+from genie.client.ended import Ended, good, late, left, tensors, watched
+from genie.client.generate import RECONNECT, Interrupted, Recovery, follow
 from genie.client.link import Leg, LegEnd, LoadedPlan, NodeLink, RunSpec
+from genie.client.progress import Progress
 from genie.client.ragged import cut
-from genie.client.result import RunResult, Timing
+from genie.client.result import Generated, RunResult, Timing
 from genie.client.tensors import Tensor
+from genie_runtime.loop_run import TOKENS
 from genie_runtime.plans import InstalledPlan
+from genie_runtime.telemetry import RetryBudget
 from genie_schemas.args import decode
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import RunReport
@@ -26,6 +30,9 @@ _JOIN_PAUSE = 0.05
 _TICK = 0.25
 _LOOK_SECONDS = 1.0
 
+Links = dict[str, tuple[str, NodeLink, NodeLink]]
+"""Transfer step → (link id, source, destination) for steps between two nodes."""
+
 
 class Coordinator:
     """The nodes of one plan. `binding` maps every plan device to its node."""
@@ -34,7 +41,8 @@ class Coordinator:
         self._binding = binding
         by_id = {id(node): node for node in binding.values()}
         self._nodes = sorted(by_id.values(), key=_order)
-        self._peers: dict[tuple[int, int], tuple[str, str]] = {}
+        self._peers: dict[tuple[int, ...], tuple[str, str]] = {}
+        self._retries = RetryBudget()
         self._looked: dict[str, float] = {}
         self._connecting = threading.Lock()
         self._calls = Calls(self._nodes, self._links, self._check_alive)
@@ -48,23 +56,29 @@ class Coordinator:
         for node in self._nodes:
             node.install(plan, self.devices(node))
 
+    def drop_state(self, sequence: str) -> None:
+        """Free the state of a sequence on every node; a node that is gone has freed it."""
+        for node in self._nodes:
+            if node.lost() is None:
+                node.drop_state(sequence)
+
     def close(self) -> None:
         """Give up what is kept open for further runs."""
         self._calls.drop()
 
-    def run(self, spec: RunSpec, end: float) -> RunResult:
-        """Carry a run out, or hand out what is on record. `end` is monotonic time."""
+    def run(self, spec: RunSpec, end: float, progress: Progress | None = None) -> RunResult:
+        """Carry a run out, or hand out what is on record. `end` is monotonic time.
+
+        `progress` takes the tokens of a loop.
+        """
         begun = time.monotonic()
         try:
-            ended = None if spec.durable or spec.keeps else self._call(spec, end)
+            ended = None if spec.over_control else self._call(spec, end)
             if ended is None:
-                ended = self._over_control(spec, end)
+                ended = self._over_control(spec, end, progress)
         except GenieError as error:
             if error.code == "GEN0418":
-                # A link that broke stays broken: the next run makes new ones.
-                with self._connecting:
-                    self._peers.clear()
-                self._calls.drop()
+                self._part()
             raise
         return _result(
             spec,
@@ -72,7 +86,66 @@ class Coordinator:
             (time.monotonic() - begun) * 1000,
             self._transports(spec.plan.installed, spec.entrypoint),
             max(node.threads for node in self._nodes),
+            progress,
         )
+
+    # -- generation -------------------------------------------------------------------------
+
+    def _generate(self, spec: RunSpec, progress: Progress, end: float) -> Ended:
+        """Carry a loop out; again with the tokens so far when a node or an executor was lost."""
+        recovery = Recovery(spec, self._retries, end)
+        while True:
+            try:
+                if recovery.error is not None:
+                    self._mend(recovery.error, end)
+                resumed = progress.resumed(spec)
+                ended = self._run_or_recall(resumed, self._links(resumed), end, progress)
+            except Interrupted as interrupted:
+                recovery.again(interrupted.error, retryable=True, lost=False)
+            except GenieError as error:
+                if progress.aborted:
+                    raise
+                found = self._most_telling(error)
+                lost = any(node.lost() is not None for node in self._nodes)
+                recovery.again(found, retryable=False, lost=lost)
+            else:
+                if ended.replayed:
+                    progress.recorded(ended.values[TOKENS])
+                ended.values[TOKENS] = progress.tokens()
+                ended.attempts = recovery.attempts
+                self._retries.succeeded()
+                return ended
+
+    def _mend(self, why: GenieError, end: float) -> None:
+        """Make ready for another attempt: sessions with nodes that came back, new links."""
+        until = min(end, time.monotonic() + RECONNECT)
+        for node in self._nodes:
+            if node.lost() is None:
+                continue
+            try:
+                node.reconnect(until)
+            except GenieError as error:
+                if error.code == "GEN0501":
+                    raise GenieError(
+                        why.code, why.message, why.place, "it did not come back", why.remedy
+                    ) from None
+                raise
+        self._part()
+
+    def _drawing(self, spec: RunSpec) -> NodeLink:
+        """The node on which a loop's tokens are drawn."""
+        shares = spec.plan.installed.shares
+        return next(
+            node
+            for device, node in self._binding.items()
+            if shares[spec.entrypoint, device].samples
+        )
+
+    def _part(self) -> None:
+        """Give up links between nodes: one that broke stays broken, the next run makes new ones."""
+        with self._connecting:
+            self._peers.clear()
+        self._calls.drop()
 
     def _call(self, spec: RunSpec, end: float) -> Ended | None:
         """Invoke over the data plane; None when the run has to go over the control connection."""
@@ -81,10 +154,13 @@ class Coordinator:
         except GenieError as error:
             raise self._most_telling(error) from None
 
-    def _over_control(self, spec: RunSpec, end: float) -> Ended:
+    def _over_control(self, spec: RunSpec, end: float, progress: Progress | None = None) -> Ended:
         """Prepare, start and wait for a run, or hand out what is on record."""
         before = [node.traffic() for node in self._nodes]
-        ended = self._run_or_recall(spec, self._links(spec), end)
+        if progress is not None:
+            ended = self._generate(spec, progress, end)
+        else:
+            ended = self._run_or_recall(spec, self._links(spec), end)
         after = [node.traffic() for node in self._nodes]
         ended.traffic = {
             "sent": sum(a[0] - b[0] for a, b in zip(after, before, strict=True)),
@@ -95,7 +171,7 @@ class Coordinator:
     # -- recorded results -------------------------------------------------------------------
 
     def _run_or_recall(
-        self, spec: RunSpec, links: Mapping[str, tuple[str, NodeLink, NodeLink]], end: float
+        self, spec: RunSpec, links: Links, end: float, progress: Progress | None = None
     ) -> Ended:
         while True:
             if time.monotonic() >= end:
@@ -112,7 +188,7 @@ class Coordinator:
                 if "running" in states:
                     self._pause(end)
                     continue
-            ended_here = self._attempt(spec, links, end)
+            ended_here = self._attempt(spec, links, end, progress)
             if ended_here is not None:
                 return ended_here
             self._pause(end)
@@ -125,7 +201,7 @@ class Coordinator:
     # -- an attempt -------------------------------------------------------------------------
 
     def _attempt(
-        self, spec: RunSpec, links: Mapping[str, tuple[str, NodeLink, NodeLink]], end: float
+        self, spec: RunSpec, links: Links, end: float, progress: Progress | None
     ) -> Ended | None:
         """Run on all nodes; None when somebody else got hold of the run id first."""
         legs: list[tuple[NodeLink, Leg]] = []
@@ -147,7 +223,11 @@ class Coordinator:
                     if src is node and step in targets
                 }
                 leg.start(wanted)
-            reports = self._wait(spec, legs, end)
+            if progress is None:
+                reports = self._wait(spec, legs, end)
+            else:
+                drawing = self._drawing(spec)
+                reports = follow(spec, legs, drawing, progress, end, self._check_alive)
             ended = Ended(reports)
             for _, leg in legs:
                 ended.values |= tensors(leg.outputs())
@@ -171,45 +251,25 @@ class Coordinator:
     ) -> list[RunReport]:
         """Wait for all legs at once, so that the first failure ends the run."""
         ends: queue.SimpleQueue[LegEnd] = queue.SimpleQueue()
-        stop = threading.Event()
-
-        def watch(leg: Leg) -> None:
-            while not stop.is_set():
-                try:
-                    found = leg.wait(left(spec, end))
-                except GenieError as error:
-                    found = LegEnd(None, error)
-                except Exception as error:
-                    cause = repr(error)[:300]
-                    found = LegEnd(None, GenieError("GEN0419", "waiting failed", cause=cause))
-                if found is not None:
-                    ends.put(found)
-                    return
-
-        for node, leg in legs:
-            thread = threading.Thread(target=watch, args=(leg,), name=f"genie-wait-{node.name}")
-            thread.daemon = True
-            thread.start()
         reports: list[RunReport] = []
-        try:
-            while len(reports) < len(legs):
-                self._check_alive()
-                try:
-                    reports.append(good(ends.get(timeout=min(_TICK, left(spec, end)))))
-                except queue.Empty:
-                    continue
-        except GenieError as error:
-            raise self._most_telling(error) from None
-        finally:
-            stop.set()
+        with watched(spec, legs, end, ends.put):
+            try:
+                while len(reports) < len(legs):
+                    self._check_alive()
+                    try:
+                        reports.append(good(ends.get(timeout=min(_TICK, left(spec, end)))))
+                    except queue.Empty:
+                        continue
+            except GenieError as error:
+                raise self._most_telling(error) from None
         return reports
 
     def _most_telling(self, error: GenieError) -> GenieError:
         """A lost daemon explains the failed transfers and waits around it, so it goes first."""
-        if error.code in ("GEN0418", "GEN0414", "GEN0508"):
+        if error.code in ("GEN0418", "GEN0414", "GEN0508", "GEN0510"):
             # The heartbeat needs up to 1.5 s to be sure that a silent daemon is gone.
             until = time.monotonic() + 2.0
-            while error.code == "GEN0418" and time.monotonic() < until:
+            while error.code != "GEN0414" and time.monotonic() < until:
                 lost = next((e for e in (node.lost() for node in self._nodes) if e), None)
                 if lost is not None:
                     return lost
@@ -224,14 +284,12 @@ class Coordinator:
 
     # -- nodes among themselves -------------------------------------------------------------
 
-    def _links(self, spec: RunSpec) -> dict[str, tuple[str, NodeLink, NodeLink]]:
+    def _links(self, spec: RunSpec) -> Links:
         """Transfer step → (link id, source, destination) for steps between two nodes."""
         with self._connecting:
             return self._connect(spec.plan.installed, spec.entrypoint)
 
-    def _connect(
-        self, plan: InstalledPlan, entrypoint: str
-    ) -> dict[str, tuple[str, NodeLink, NodeLink]]:
+    def _connect(self, plan: InstalledPlan, entrypoint: str) -> Links:
         found: dict[str, tuple[str, NodeLink, NodeLink]] = {}
         for (entry, _), share in plan.shares.items():
             if entry != entrypoint:
@@ -241,7 +299,7 @@ class Coordinator:
                 if src is dst:
                     continue
                 first, second = sorted((src, dst), key=_order)
-                key = (id(first), id(second))
+                key = _pair(first, second)
                 if key not in self._peers:
                     self._peers[key] = first.connect_peer(second)
                 found[step] = (self._peers[key][0], src, dst)
@@ -258,7 +316,7 @@ class Coordinator:
         return paths
 
     def _path_between(self, first: NodeLink, second: NodeLink) -> str:
-        key = (id(first), id(second))
+        key = _pair(first, second)
         peer = self._peers.get(key)
         if peer is None:
             return "in-process"
@@ -272,6 +330,11 @@ class Coordinator:
         return path
 
 
+def _pair(first: NodeLink, second: NodeLink) -> tuple[int, ...]:
+    """Names a connection: one made in an earlier session with either node is another."""
+    return id(first), first.incarnation, id(second), second.incarnation
+
+
 def _order(node: NodeLink) -> str:
     return node.order
 
@@ -282,8 +345,10 @@ def _result(
     total_ms: float,
     transports: Mapping[str, str],
     threads: int,
+    progress: Progress | None,
 ) -> RunResult:
-    outputs = spec.plan.installed.plan.entrypoints[spec.entrypoint].outputs
+    entry = spec.plan.installed.plan.entrypoints.get(spec.entrypoint)
+    outputs = entry.outputs if entry is not None else [EntryOutput(name=TOKENS, value=TOKENS)]
     tensors: dict[str, Tensor] = {}
     literals: dict[str, Any] = {}
     for output in outputs:
@@ -305,7 +370,7 @@ def _result(
         tensors=cut(spec.plan.installed.plan, tensors),
         literals=literals,
         replayed=ended.replayed,
-        attempts=max((r.attempts for r in reports), default=0),
+        attempts=ended.attempts or max((r.attempts for r in reports), default=0),
         timing=Timing(
             total_ms,
             sum(r.compute_us for r in reports) / 1000,
@@ -316,6 +381,7 @@ def _result(
         transports=transports,
         threads=threads,
         peak_bytes=peaks,
+        generation=None if progress is None else Generated.of(progress, reports),
     )
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from genie.client.link import LegEnd, RunSpec
+from genie.client.link import Leg, LegEnd, NodeLink, RunSpec
 from genie.client.tensors import Tensor, from_dense
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import RunReport
 from genie_schemas.types import parse_type
 
-__all__ = ["Ended", "good", "late", "left", "tensors"]
+__all__ = ["Ended", "good", "late", "left", "tensors", "watched"]
 
 
 @dataclass
 class Ended:
-    """Reports and outputs of a run.
+    """Reports and outputs of a run, which took `attempts` when it was a loop.
 
     `traffic` counts the bytes of its messages when it was an invocation over the data plane, and
     `travel_us` the time that these were under way.
@@ -28,6 +30,7 @@ class Ended:
     replayed: bool = False
     traffic: dict[str, int] | None = None
     travel_us: int = 0
+    attempts: int = 0
 
 
 def good(found: LegEnd) -> RunReport:
@@ -65,3 +68,36 @@ def tensors(values: Mapping[str, tuple[str, memoryview]]) -> dict[str, Tensor]:
         kind = parse_type(text)
         found[name] = from_dense(kind, kind.sizes({}), data)
     return found
+
+
+@contextmanager
+def watched(
+    spec: RunSpec,
+    legs: Sequence[tuple[NodeLink, Leg]],
+    end: float,
+    put: Callable[[LegEnd], None],
+) -> Iterator[None]:
+    """Wait for legs in threads meanwhile: `put` gets how each has ended, whatever comes."""
+    stop = threading.Event()
+
+    def watch(leg: Leg) -> None:
+        while not stop.is_set():
+            try:
+                found = leg.wait(left(spec, end))
+            except GenieError as error:
+                found = LegEnd(None, error)
+            except Exception as error:
+                cause = repr(error)[:300]
+                found = LegEnd(None, GenieError("GEN0419", "waiting failed", cause=cause))
+            if found is not None:
+                put(found)
+                return
+
+    for node, leg in legs:
+        thread = threading.Thread(target=watch, args=(leg,), name=f"genie-wait-{node.name}")
+        thread.daemon = True
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()

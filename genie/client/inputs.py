@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from genie.client.tensors import Array, Tensor, as_tensor, dense, storage
-from genie_runtime.plans import unknown_entrypoint
+from genie_runtime.plans import called
 from genie_schemas import canonical, constants
 from genie_schemas.errors import GenieError, GenieErrors
+from genie_schemas.messages import GenerationRequest
 from genie_schemas.plan import EntryInput, ExecutionPlan
 from genie_schemas.types import DTYPES, TensorType, parse_type
 
@@ -28,18 +30,22 @@ class CheckedInputs:
         """The bytes of an input, dense in the order of its type."""
         return dense(self.tensors[name], self.types[name].order)
 
-    def digest(self) -> str:
-        """One digest over names, dtypes, shapes and bytes: what a run id is bound to."""
-        return canonical.digest(
-            {
-                name: [
-                    self.types[name].dtype,
-                    list(tensor.shape),
-                    constants.digest(self.data(name)),
-                ]
-                for name, tensor in self.tensors.items()
-            }
-        )
+    def digest(self, generation: GenerationRequest | None = None) -> str:
+        """One digest over names, dtypes, shapes and bytes: what a run id is bound to.
+
+        For a loop, how it samples is bound as well.
+        """
+        found: dict[str, Any] = {
+            name: [
+                self.types[name].dtype,
+                list(tensor.shape),
+                constants.digest(self.data(name)),
+            ]
+            for name, tensor in self.tensors.items()
+        }
+        if generation is not None:
+            return canonical.digest({"inputs": found, "generation": generation.model_dump()})
+        return canonical.digest(found)
 
 
 def check_inputs(
@@ -54,9 +60,7 @@ def check_inputs(
     entry point. Dimensions that no input binds take their minimum. Inputs named in `elsewhere` are
     not asked for: the node has them.
     """
-    if entrypoint not in plan.entrypoints:
-        raise unknown_entrypoint(plan, entrypoint)
-    inputs = plan.entrypoints[entrypoint].inputs
+    inputs = called(plan, entrypoint).inputs
     declared = {item.name: item for item in inputs if item.name not in elsewhere}
     errors = _names(declared, given)
     found: dict[str, tuple[int, str]] = {}

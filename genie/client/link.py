@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from genie.client.inputs import CheckedInputs
 from genie_runtime.plans import InstalledPlan
+from genie_runtime.ports import Generation
+from genie_runtime.tokens import Step
 from genie_schemas.errors import GenieError, Place
-from genie_schemas.messages import LazyCounters, RunReport
+from genie_schemas.messages import LazyCounters, RunReport, StateRequest
 
 __all__ = [
     "Call",
@@ -21,6 +23,7 @@ __all__ = [
     "NodeLink",
     "Recalled",
     "RunSpec",
+    "Step",
     "not_as_compiled",
 ]
 
@@ -69,6 +72,22 @@ class RunSpec:
     """Kept tensors that nobody needs any more."""
     forget: Sequence[str] = ()
     """Digests of plans that the session needs no more."""
+    state: tuple[str, int] | None = None
+    """The sequence whose state it goes on from, and at which version."""
+    generation: Generation | None = None
+    """How a loop samples."""
+
+    @property
+    def over_control(self) -> bool:
+        """Whether it is more than call channels know of."""
+        beyond = self.durable or self.keeps or self.state is not None
+        return beyond or self.plan.installed.stateful(self.entrypoint)
+
+    def state_request(self) -> StateRequest | None:
+        """As nodes are told of the state."""
+        if self.state is None:
+            return None
+        return StateRequest(sequence=self.state[0], version=self.state[1])
 
     @property
     def keeps(self) -> bool:
@@ -86,10 +105,11 @@ class Recalled:
 
 @dataclass(frozen=True)
 class LegEnd:
-    """How a node's part of a run ended."""
+    """How a node's part of a run ended; `retryable`: a loop's next run may end better."""
 
     report: RunReport | None
     error: GenieError | None
+    retryable: bool = False
 
 
 class Leg(Protocol):
@@ -110,6 +130,13 @@ class Leg(Protocol):
 
     def outputs(self) -> Mapping[str, tuple[str, memoryview]]:
         """Value → (concrete type, dense bytes), after a good end; valid until `release`."""
+        ...
+
+    def tokens(self, after: int, rows: int) -> Iterator[tuple[int, list[Step]]]:
+        """A loop's tokens from index `after` on as they come: (first index, steps of `rows`).
+
+        Ends when it is known how the run ended, or with `release`.
+        """
         ...
 
     def release(self) -> None:
@@ -186,6 +213,11 @@ class NodeLink(Protocol):
         ...
 
     @property
+    def incarnation(self) -> int:
+        """How often the session with the node was lost and opened anew."""
+        ...
+
+    @property
     def threads(self) -> int:
         """Threads that the node's executors compute with."""
         ...
@@ -228,6 +260,14 @@ class NodeLink(Protocol):
 
     def cancel(self, run_id: str) -> None:
         """Stop every run under an id on this node."""
+        ...
+
+    def drop_state(self, sequence: str) -> None:
+        """Free the state of a sequence; one that is not there is free already."""
+        ...
+
+    def reconnect(self, until: float) -> None:
+        """Open a new session in place of a lost one, waiting for the node until `until`."""
         ...
 
     def traffic(self) -> tuple[int, int]:

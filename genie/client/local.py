@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from genie.client.generation import generation_request
 from genie.client.link import (
     Call,
     Handle,
@@ -14,9 +15,11 @@ from genie.client.link import (
     NodeLink,
     Recalled,
     RunSpec,
+    Step,
     not_as_compiled,
 )
-from genie_runtime.dispatch import report
+from genie_runtime.dispatch import give_up, report
+from genie_runtime.loop_run import LoopRun
 from genie_runtime.mail import Wires
 from genie_runtime.node import Node
 from genie_runtime.plans import concrete
@@ -34,6 +37,9 @@ from genie_schemas.messages import (
 
 __all__ = ["EmbeddedLink"]
 
+_LOOK = 0.5
+"""Seconds after which a wait for tokens looks again."""
+
 
 class _EmbeddedLeg:
     """A run that is carried out in the thread that waits for it."""
@@ -44,6 +50,13 @@ class _EmbeddedLeg:
         self.incoming: Mapping[str, Handle] = {}
 
     def start(self, outgoing: Mapping[str, Handle]) -> None:
+        self._write_inputs()
+        if isinstance(self._run, LoopRun):
+            # In a thread of its own, so that this one can hand out what comes.
+            self._run.state = "starting"
+            self._run.start({}, {})
+
+    def _write_inputs(self) -> None:
         for share in self._run.shares.values():
             for name in share.inputs:
                 if name in self._spec.resident:
@@ -55,8 +68,24 @@ class _EmbeddedLeg:
 
     def wait(self, timeout: float) -> LegEnd | None:
         # The run's own deadline ends it; `timeout` is for nodes that may be gone.
-        error = self._run.drive({}, {})
-        return LegEnd(report(self._run), error)
+        run = self._run
+        if isinstance(run, LoopRun):
+            if not run.ended.wait(timeout):
+                return None
+            return LegEnd(report(run), run.error, run.retryable)
+        error = run.drive({}, {})
+        return LegEnd(report(run), error)
+
+    def tokens(self, after: int, rows: int) -> Iterator[tuple[int, list[Step]]]:
+        run = self._run
+        if not isinstance(run, LoopRun):
+            raise InternalError("the run is of no loop")
+        ended = False
+        while not ended:
+            steps, ended = run.tokens.after(after, _LOOK)
+            if steps:
+                yield after, steps
+            after += len(steps)
 
     def outputs(self) -> Mapping[str, tuple[str, memoryview]]:
         return {
@@ -68,7 +97,9 @@ class _EmbeddedLeg:
 
     def release(self) -> None:
         # A run that failed lets go by itself, once its executors have.
-        if self._run.state != "failed":
+        if self._run.state in ("starting", "running"):
+            give_up(self._run, GenieError("GEN0415", "the caller gave the run up"))
+        elif self._run.state != "failed":
             self._run.release()
 
 
@@ -81,6 +112,7 @@ class EmbeddedLink:
         self.name = "embedded"
         self.order = ""
         self.threads = node.core.threads
+        self.incarnation = 0
 
     def install(self, plan: LoadedPlan, devices: list[str]) -> None:
         """Keep a plan that the client verified; copy in the constants that are not there."""
@@ -132,6 +164,8 @@ class EmbeddedLink:
             keep=dict(spec.keep),
             drop=list(spec.drop),
             forget=list(spec.forget),
+            state=spec.state_request(),
+            generation=generation_request(spec.generation),
         )
         run = self._node.dispatch.admit(self._session, request, Wires())
         return None if run is None else _EmbeddedLeg(run, spec)
@@ -157,6 +191,13 @@ class EmbeddedLink:
         from genie_schemas.messages import CancelRequest
 
         self._node.dispatch.cancel(CancelRequest(run_id=run_id))
+
+    def drop_state(self, sequence: str) -> None:
+        """Free the state of a sequence."""
+        self._session.states.drop(sequence)
+
+    def reconnect(self, until: float) -> None:
+        """It is never lost."""
 
     def traffic(self) -> tuple[int, int]:
         """Nothing leaves the process."""

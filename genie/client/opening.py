@@ -11,7 +11,7 @@ from genie.client.link import NodeLink
 from genie.client.session import Session
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import OpenRequest
-from genie_schemas.plan import FORMAT_VERSION
+from genie_schemas.plan import FORMAT_VERSION, STATELESS_VERSION
 from genie_schemas.verify import FEATURES
 from genie_schemas.versions import CONTROL_PROTOCOL
 
@@ -27,7 +27,7 @@ def hello(transport: str = "auto") -> OpenRequest:
     return OpenRequest(
         protocol=CONTROL_PROTOCOL,
         client=f"genie {version('genie-plan')}",
-        formats=[FORMAT_VERSION],
+        formats=[STATELESS_VERSION, FORMAT_VERSION],
         features=list(FEATURES),
         transport=transport,
     )

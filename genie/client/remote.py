@@ -5,28 +5,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 
 from genie.client.channel import Channel, Credentials
-from genie.client.link import Call, Handle, Leg, LegEnd, LoadedPlan, NodeLink, Recalled, RunSpec
+from genie.client.generation import generation_request
+from genie.client.link import Call, Leg, LoadedPlan, NodeLink, Recalled, RunSpec
 from genie.client.remote_call import RemoteCall
+from genie.client.remote_leg import Landing, RemoteLeg
 from genie.client.upload import send_constants
 from genie_runtime import endpoint as endpoints
 from genie_runtime.negotiation import no_path
-from genie_runtime.plans import concrete
 from genie_schemas import messages as m
 from genie_schemas.errors import GenieError, InternalError, Place
-from genie_schemas.types import TensorType, parse_type
+from genie_schemas.types import parse_type
 from genie_schemas.versions import release
-from genie_transport import Decision, DMAHandle, TransferError, TransferFuture, TransferManager
+from genie_transport import Decision, TransferError, TransferManager
 from genie_transport import connect as connect_data
 
 __all__ = ["RemoteLink"]
 
 _log = logging.getLogger("genie.client")
-WAIT_MS = 1000
 INSTALL_SECONDS = 120.0
+_AGAIN = 0.1
+"""Seconds between attempts to reach a daemon that may come back."""
+
+_ABSENT = ("GEN0501", "GEN0502", "GEN0510")
 
 
 class RemoteLink:
@@ -43,21 +48,57 @@ class RemoteLink:
         self.transport = hello.transport
         self.endpoint = endpoints.parse(endpoint)
         self.name = endpoint
-        self.channel = Channel(self.endpoint, credentials or Credentials())
-        try:
-            self.opened = self._open(hello)
-            self.data = self._connect_data(self.opened.data)
-        except BaseException:
-            self.channel.close()
-            raise
-        self.session = self.opened.session
-        self.order = self.opened.node
-        self.threads = self.opened.threads
-        self.channel.watch(self.session, self.opened.heartbeat_ms / 1000)
-        self._devices: dict[str, list[str]] = {}
-        self._calls = release(self.opened.protocol) >= (1, 1)
+        self._hello = hello
+        self._credentials = credentials or Credentials()
+        self._installed: dict[str, tuple[LoadedPlan, list[str]]] = {}
+        self._moved = (0, 0)
+        self._mending = threading.Lock()
+        self.incarnation = 0
+        self._connect()
 
-    def _open(self, hello: m.OpenRequest) -> m.OpenReply:
+    def _connect(self) -> None:
+        channel = Channel(self.endpoint, self._credentials)
+        try:
+            opened = self._open(channel)
+            data = self._connect_data(channel, opened.data)
+        except BaseException:
+            channel.close()
+            raise
+        self.channel, self.opened, self.data = channel, opened, data
+        self.session = opened.session
+        self.order = opened.node
+        self.threads = opened.threads
+        self._protocol = release(opened.protocol)
+        self.channel.watch(self.session, opened.heartbeat_ms / 1000)
+
+    def reconnect(self, until: float) -> None:
+        """Open a new session in place of one that was lost, with the same plans installed.
+
+        Waits until `until` (monotonic, s) for the daemon to come back; GEN0501 and the like when it
+        does not. Kept tensors and state were lost with it.
+        """
+        with self._mending:
+            if self.lost() is None:
+                return  # another run of this session was quicker
+            old = self.channel, self.data
+            self._moved = self.traffic()
+            while True:
+                try:
+                    self._connect()
+                    break
+                except (GenieError, TransferError) as error:
+                    refused = isinstance(error, GenieError) and error.code not in _ABSENT
+                    if refused or time.monotonic() + _AGAIN > until:
+                        raise
+                    time.sleep(_AGAIN)
+            old[0].close()
+            old[1].close()
+            for plan, devices in self._installed.values():
+                self.install(plan, devices)
+            self.incarnation += 1
+
+    def _open(self, channel: Channel) -> m.OpenReply:
+        hello = self._hello
         if hello.transport == "shm" and not self.endpoint.is_local:
             raise GenieError(
                 "GEN0531",
@@ -65,7 +106,7 @@ class RemoteLink:
                 remedy="name tcp, or leave the choice to Genie (--transport auto)",
             )
         try:
-            opened = self.channel.call("Open", hello, m.OpenReply, 10.0)
+            opened = channel.call("Open", hello, m.OpenReply, 10.0)
         except GenieError as error:
             if error.code != "GEN0530":
                 raise
@@ -76,12 +117,12 @@ class RemoteLink:
             raise no_path(hello.transport, opened.paths, self.name)
         return opened
 
-    def _connect_data(self, where: m.DataEndpoint) -> TransferManager:
+    def _connect_data(self, channel: Channel, where: m.DataEndpoint) -> TransferManager:
         tls = None
-        if where.endpoint.startswith("tcp://") and self.channel.tls_dir is not None:
+        if where.endpoint.startswith("tcp://") and channel.tls_dir is not None:
             from genie_runtime.auth import Identity
 
-            tls = Identity.load(self.channel.tls_dir, "client").context(server=False)
+            tls = Identity.load(channel.tls_dir, "client").context(server=False)
         key = bytes.fromhex(where.key)
         target = self._reachable(where.endpoint)
         # A leg on this host is shared memory wherever both have it; elsewhere only TCP leads to
@@ -108,17 +149,26 @@ class RemoteLink:
 
     def install(self, plan: LoadedPlan, devices: list[str]) -> None:
         """Install a plan; its text and its constants are sent only where they are missing."""
+        version = plan.installed.plan.format_version
+        if version not in self.opened.formats:
+            raise GenieError(
+                "GEN0503",
+                f"the daemon at {self.endpoint} does not read plan format {version}",
+                cause=f"it is Genie {self.opened.version}, and reads "
+                f"{', '.join(self.opened.formats)}",
+                remedy="upgrade the daemon to this version of Genie",
+            )
         request = m.InstallRequest(session=self.session, plan_digest=plan.digest, devices=devices)
         reply = self.channel.call("Install", request, m.InstallReply)
         if not reply.known:
             request = request.model_copy(update={"plan": plan.installed.text})
             self.channel.call("Install", request, m.InstallReply, INSTALL_SECONDS)
         send_constants(self.channel, self.data, self.session, plan)
-        self._devices[plan.digest] = devices
+        self._installed[plan.digest] = plan, devices
 
     def bindings(self, plan_digest: str) -> list[str]:
         """The devices of an installed plan that this daemon serves."""
-        return self._devices[plan_digest]
+        return self._installed[plan_digest][1]
 
     # -- recorded results -------------------------------------------------------------------
 
@@ -131,7 +181,7 @@ class RemoteLink:
         self, spec: RunSpec, recalled: Recalled, timeout: float
     ) -> Mapping[str, tuple[str, memoryview]]:
         """Have recorded outputs sent."""
-        landing = _Landing(self.data)
+        landing = Landing(self.data)
         try:
             for value, text in recalled.outputs.items():
                 landing.add(value, text, parse_type(text).nbytes({}))
@@ -175,7 +225,9 @@ class RemoteLink:
             deadline_ms=max(1, int(deadline * 1000)),
         )
         if spec.keeps:
-            self._check_keeps()
+            self._check((1, 2), "keep tensors between runs, which the lazy device needs")
+            for digest in spec.forget:
+                self._installed.pop(digest, None)
             request = request.model_copy(
                 update={
                     "resident": dict(spec.resident),
@@ -184,22 +236,35 @@ class RemoteLink:
                     "forget": list(spec.forget),
                 }
             )
+        if spec.state is not None or spec.generation is not None:
+            self._check((1, 4), "generate, and keep state between runs")
+            request = request.model_copy(
+                update={
+                    "state": spec.state_request(),
+                    "generation": generation_request(spec.generation),
+                }
+            )
         # The daemon loads the plan on its executor first, which the deadline bounds as well.
         reply = self.channel.call("Prepare", request, m.PrepareReply, deadline + 10.0)
-        return None if reply.run is None else _RemoteLeg(self, spec, reply)
+        return None if reply.run is None else RemoteLeg(self, spec, reply)
 
-    def _check_keeps(self) -> None:
-        if release(self.opened.protocol) < (1, 2):
+    def _check(self, protocol: tuple[int, int], what: str) -> None:
+        if self._protocol < protocol:
             raise GenieError(
                 "GEN0503",
                 f"the daemon at {self.endpoint} speaks protocol {self.opened.protocol}",
-                cause="it cannot keep tensors between runs, which the lazy device needs",
+                cause=f"it cannot {what}",
                 remedy="upgrade the daemon to this version of Genie",
             )
 
+    def drop_state(self, sequence: str) -> None:
+        """Free the state of a sequence."""
+        request = m.DropStateRequest(session=self.session, sequence=sequence)
+        self.channel.call("DropState", request, m.Empty)
+
     def open_call(self, spec: RunSpec, links: Mapping[str, str]) -> Call | None:
         """Open a call channel; None with a daemon from before there were any."""
-        return RemoteCall(self, spec, links) if self._calls else None
+        return RemoteCall(self, spec, links) if self._protocol >= (1, 1) else None
 
     def control_traffic(self) -> tuple[int, int]:
         """Messages of this session."""
@@ -246,7 +311,8 @@ class RemoteLink:
         """Messages and data of this session, framing of the data plane included."""
         sent, received = self.channel.traffic()
         stats = self.data.stats()
-        return sent + stats.bytes_sent, received + stats.bytes_received
+        before = self._moved
+        return before[0] + sent + stats.bytes_sent, before[1] + received + stats.bytes_received
 
     def path(self) -> str:
         """The data connection's path."""
@@ -267,7 +333,7 @@ class RemoteLink:
 
     def tell(self, counters: Callable[[], m.LazyCounters]) -> None:
         """Let heartbeats carry what the lazy device counts; older daemons do not ask."""
-        if release(self.opened.protocol) >= (1, 3):
+        if self._protocol >= (1, 3):
             self.channel.counters = counters
 
     def close(self) -> None:
@@ -277,122 +343,3 @@ class RemoteLink:
                 self.channel.call("Close", self.channel.keep(self.session), m.Empty, 5.0)
         self.channel.close()
         self.data.close()
-
-
-class _Landing:
-    """Buffers of the client's that a daemon sends outputs to."""
-
-    def __init__(self, data: TransferManager) -> None:
-        self._data = data
-        self._buffers: dict[str, tuple[str, bytearray]] = {}
-        self._waiting: dict[str, tuple[DMAHandle, TransferFuture]] = {}
-
-    def add(self, value: str, type_text: str, nbytes: int) -> None:
-        buffer = bytearray(nbytes)
-        self._buffers[value] = (type_text, buffer)
-        if nbytes:
-            handle = self._data.register(buffer)
-            self._waiting[value] = (handle, self._data.arrival(handle))
-
-    def handles(self) -> dict[str, Handle]:
-        return {value: handle.to_json() for value, (handle, _) in self._waiting.items()}
-
-    def finish(self, timeout: float) -> dict[str, tuple[str, memoryview]]:
-        """The outputs; the daemon has said that all were sent and verified."""
-        end = time.monotonic() + timeout
-        for value, (_, arrival) in self._waiting.items():
-            try:
-                arrival.result(max(end - time.monotonic(), 0.001))
-            except (TransferError, TimeoutError) as error:
-                raise GenieError(
-                    "GEN0418", f"the output {value!r} did not arrive", cause=str(error)
-                ) from None
-        return {value: (text, memoryview(b)) for value, (text, b) in self._buffers.items()}
-
-    def withdraw(self) -> None:
-        for handle, _ in self._waiting.values():
-            if self._data.failure is None:
-                self._data.deregister(handle)
-        self._waiting.clear()
-
-
-class _RemoteLeg:
-    """A run prepared on a daemon."""
-
-    def __init__(self, link: RemoteLink, spec: RunSpec, prepared: m.PrepareReply) -> None:
-        if prepared.run is None:
-            raise InternalError("the run was not prepared")
-        self._link = link
-        self._spec = spec
-        self._run: str = prepared.run
-        self._inputs = prepared.inputs
-        self.incoming: Mapping[str, Handle] = prepared.incoming
-        self._landing = _Landing(link.data)
-        self._sources: list[DMAHandle] = []
-        self._posts: list[TransferFuture] = []
-        self._ended = False
-        self._values: Mapping[str, tuple[str, memoryview]] = {}
-
-    def start(self, outgoing: Mapping[str, Handle]) -> None:
-        for value, kind in self._outputs().items():
-            dims = self._spec.inputs.dims
-            if value not in self._spec.keep:
-                self._landing.add(value, concrete(kind, dims), kind.nbytes(dims))
-        request = m.StartRequest(
-            session=self._link.session,
-            run=self._run,
-            outgoing=dict(outgoing),
-            outputs=self._landing.handles(),
-        )
-        self._link.channel.call("Start", request, m.Empty)
-        for name, handle in self._inputs.items():
-            source = self._link.data.register(self._spec.inputs.data(name))
-            self._sources.append(source)
-            target = _handle(handle)
-            self._posts.append(self._link.data.post(source, target, wait=10.0))
-
-    def _outputs(self) -> dict[str, TensorType]:
-        """Value → type of what this daemon's devices return."""
-        bound = self._link.bindings(self._spec.plan.digest)
-        shares = self._spec.plan.installed.shares
-        return {
-            value: kind
-            for device in bound
-            for value, kind in shares[self._spec.entrypoint, device].outputs.items()
-        }
-
-    def wait(self, timeout: float) -> LegEnd | None:
-        request = m.WaitRequest(
-            session=self._link.session,
-            run=self._run,
-            timeout_ms=min(WAIT_MS, max(1, int(timeout * 1000))),
-        )
-        found = self._link.channel.call("Wait", request, m.WaitReply, WAIT_MS / 1000 + 10.0)
-        if found.state == "running":
-            return None
-        self._ended = True
-        if found.state == "failed":
-            return LegEnd(found.report, m.decode_errors(found.errors))
-        self._values = self._landing.finish(5.0)
-        return LegEnd(found.report, None)
-
-    def outputs(self) -> Mapping[str, tuple[str, memoryview]]:
-        return self._values
-
-    def release(self) -> None:
-        if not self._ended:
-            request = m.RunRequestId(session=self._link.session, run=self._run)
-            with contextlib.suppress(GenieError):  # one that cannot be asked lets go by its lease
-                self._link.channel.call("Release", request, m.Empty, 5.0)
-        self._landing.withdraw()
-        for source in self._sources:
-            if self._link.data.failure is None:
-                self._link.data.deregister(source)
-        self._sources.clear()
-
-
-def _handle(data: Handle) -> DMAHandle:
-    try:
-        return DMAHandle.from_json(data)
-    except TransferError as error:
-        raise error.to_genie_error() from None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genie.client.tensors import Array, Tensor
 
-__all__ = ["RunResult", "Timing"]
+if TYPE_CHECKING:
+    from genie.client.progress import Progress
+    from genie_schemas.messages import RunReport
+
+__all__ = ["Generated", "RunResult", "Timing"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,48 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """What a loop generated, and how fast, in milliseconds; None for what cannot be said.
+
+    `tokens` is the number of steps. The times are the daemon's, of its last attempt: from its start
+    to the first token that it gave, and (last - first) / (tokens - 1). `client_…` are those of the
+    caller, over all attempts.
+    """
+
+    tokens: int
+    ttft_ms: float | None
+    ms_per_token: float | None
+    client_ttft_ms: float | None
+    client_ms_per_token: float | None
+
+    @classmethod
+    def of(cls, progress: Progress, reports: Sequence[RunReport]) -> Generated:
+        """Put together what the daemon and the client measured."""
+        found = next((r.generation for r in reports if r.generation and r.generation.tokens), None)
+        first = each = None
+        if found is not None:
+            first = found.ttft_us / 1000
+            each = found.span_us / 1000 / (found.tokens - 1) if found.tokens > 1 else None
+        return cls(len(progress.steps), first, each, *progress.times())
+
+    def to_json(self) -> dict[str, Any]:
+        """As `execute --json` prints it."""
+        return {
+            "tokens": self.tokens,
+            "ttft_ms": _rounded(self.ttft_ms),
+            "ms_per_token": _rounded(self.ms_per_token),
+            "client": {
+                "ttft_ms": _rounded(self.client_ttft_ms),
+                "ms_per_token": _rounded(self.client_ms_per_token),
+            },
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+@dataclass(frozen=True)
 class RunResult:
     """Outputs of a run, and what it took.
 
@@ -45,7 +91,8 @@ class RunResult:
     of the plan. `replayed`: the outputs were on record and nothing ran. `bytes` counts what this
     client sent and received for the run: the messages of a request over the data plane without
     their framing; else all that went over its connections meanwhile, control messages included.
-    `transports` maps "client->d0" and "d0->d1" to the path that the bytes took.
+    `transports` maps "client->d0" and "d0->d1" to the path that the bytes took. `generation` is
+    there for loops that generate.
     """
 
     run_id: str
@@ -60,6 +107,7 @@ class RunResult:
     transports: Mapping[str, str]
     threads: int
     peak_bytes: Mapping[str, int] = field(default_factory=dict)
+    generation: Generated | None = None
 
     @property
     def outputs(self) -> dict[str, Array]:
@@ -73,7 +121,7 @@ class RunResult:
             for name, t in self.tensors.items()
         }
         outputs |= {name: {"literal": value} for name, value in self.literals.items()}
-        return {
+        report = {
             "run_id": self.run_id,
             "plan_digest": self.plan_digest,
             "entrypoint": self.entrypoint,
@@ -86,3 +134,6 @@ class RunResult:
             "threads": self.threads,
             "peak_bytes": dict(self.peak_bytes),
         }
+        if self.generation is not None:
+            report["generation"] = self.generation.to_json()
+        return report

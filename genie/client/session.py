@@ -5,17 +5,29 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from genie.client.aliases import check_apart, written_inputs
 from genie.client.coordinate import Coordinator
 from genie.client.endpoints import assign
+from genie.client.generation import (
+    check_loop,
+    generation_request,
+    sample_of,
+    unlimited,
+    with_lengths,
+)
 from genie.client.inputs import check_inputs
 from genie.client.link import LoadedPlan, NodeLink, RunSpec
+from genie.client.progress import OnTokens, Progress
 from genie.client.result import RunResult
+from genie.client.sequence import Sequence, not_in_a_sequence
 from genie.client.tensors import Array, Tensor
-from genie_runtime.plans import view
+from genie_runtime.generation import check_generation
+from genie_runtime.plans import sampling, view
+from genie_runtime.ports import Generation
 from genie_schemas.closing import Closing
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import RUN_ID
@@ -58,7 +70,7 @@ class Session(Closing):
     there and one back, in a call channel that stays open.
     """
 
-    def __init__(self, nodes: Sequence[tuple[str | None, NodeLink]]) -> None:
+    def __init__(self, nodes: Iterable[tuple[str | None, NodeLink]]) -> None:
         """`nodes` pairs plan devices with nodes; None stands for the plan's order."""
         self._nodes = tuple(nodes)
         self._plans: dict[str, tuple[LoadedPlan, Coordinator]] = {}
@@ -105,7 +117,7 @@ class Session(Closing):
         deadline: float = DEADLINE,
         resident: Mapping[str, str] | None = None,
         keep: Mapping[str, str] | None = None,
-        drop: Sequence[str] = (),
+        drop: Iterable[str] = (),
     ) -> RunResult:
         """Run an installed plan (the one installed last, by default).
 
@@ -123,36 +135,128 @@ class Session(Closing):
         one that the forward writes to shares memory with another, GEN0410 for a run id used
         otherwise, GEN0414 at the deadline, GEN0502 when a node was lost.
         """
+        loaded, coordinator = self._find(plan)
+        if sampling(loaded.installed.plan, entrypoint) is not None:
+            raise unlimited()
+        end = time.monotonic() + deadline
+        spec = self._spec(loaded, entrypoint, inputs, run_id, resident or {}, keep or {}, drop)
+        return coordinator.run(spec, end)
+
+    def generate(
+        self,
+        inputs: Mapping[str, Array | Tensor],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        plan: LoadedPlan | None = None,
+        entrypoint: str = "generate",
+        on_tokens: OnTokens | None = None,
+        run_id: str | None = None,
+        deadline: float = DEADLINE,
+    ) -> RunResult:
+        """Generate tokens with a loop of an installed plan (the one installed last, by default).
+
+        `inputs` are the prompts, int64[batch, width] in the language models that Genie compiles,
+        and their `lengths`, int64[batch], which may be left out when all are as long as the batch
+        is wide. The result's `tokens` is int64[batch, n], n up to `max_new_tokens`: a row ends with
+        the model's end token, and rows that ended before others are padded.
+
+        Greedy at `temperature` 0; else drawn with `seed` from the `top_k` likeliest tokens (0: all)
+        that have `top_p` of the probability together. The same call gives the same tokens.
+
+        `on_tokens(index, tokens)` is called in this thread with each column of `tokens` as soon as
+        it is there; what it raises ends the run. A daemon or an executor that is lost meanwhile
+        costs time alone: the loop goes on from the tokens so far when it is back.
+
+        Raises what `run` does, GEN0407 for an entry point that does not generate, GEN0440 for wrong
+        lengths, GEN0479 when prompt and new tokens exceed the cache, GEN0480 for a parameter out of
+        range.
+        """
+        loaded, coordinator = self._find(plan)
+        end = time.monotonic() + deadline
+        sample = sample_of(loaded.installed.plan, entrypoint)
+        generation = Generation(max_new_tokens, temperature, top_k, top_p, seed)
+        spec = self._spec(loaded, entrypoint, inputs, run_id, generation=generation)
+        lengths = spec.inputs.tensors[sample.lengths].array
+        check_loop(sample, generation, lengths)
+        return coordinator.run(spec, end, Progress(lengths.size, sample, generation, on_tokens))
+
+    def sequence(self, plan: LoadedPlan | None = None) -> Sequence:
+        """Begin a sequence: runs whose state (a KV cache) stays on the nodes between them."""
+        loaded, coordinator = self._find(plan)
+
+        def run(
+            inputs: Mapping[str, Array | Tensor],
+            entrypoint: str,
+            deadline: float,
+            key: str,
+            version: int,
+        ) -> RunResult:
+            if sampling(loaded.installed.plan, entrypoint) is not None:
+                raise not_in_a_sequence(entrypoint)
+            end = time.monotonic() + deadline
+            spec = self._spec(loaded, entrypoint, inputs, None, state=(key, version))
+            return coordinator.run(spec, end)
+
+        return Sequence(run, coordinator.drop_state)
+
+    def _find(self, plan: LoadedPlan | None) -> tuple[LoadedPlan, Coordinator]:
         digest = plan.digest if plan is not None else self._latest
         if digest is None or digest not in self._plans:
             raise GenieError("GEN0426", "no plan is installed", remedy="call install() first")
-        loaded, coordinator = self._plans[digest]
-        end = time.monotonic() + deadline
-        resident, keep = resident or {}, keep or {}
-        forgotten, self._forgotten = self._forgotten, []
-        checked = check_inputs(loaded.installed.plan, entrypoint, inputs, resident)
+        return self._plans[digest]
+
+    def _spec(
+        self,
+        loaded: LoadedPlan,
+        entrypoint: str,
+        inputs: Mapping[str, Array | Tensor],
+        run_id: str | None,
+        resident: Mapping[str, str] = MappingProxyType({}),
+        keep: Mapping[str, str] = MappingProxyType({}),
+        drop: Iterable[str] = (),
+        *,
+        generation: Generation | None = None,
+        state: tuple[str, int] | None = None,
+    ) -> RunSpec:
+        """A run whose inputs are checked."""
+        plan = loaded.installed.plan
+        whole = with_lengths(plan, entrypoint, inputs)
+        checked = check_inputs(plan, entrypoint, whole, resident)
         check_apart(checked.tensors, resident, lambda: self._writes(loaded, entrypoint))
+        digest = None
         if run_id is not None:
             check_run_id(run_id)
-        spec = RunSpec(
+        if generation is not None:
+            check_generation(generation)
+        if run_id is not None:
+            digest = checked.digest(generation_request(generation))
+        forgotten, self._forgotten = self._forgotten, []
+        return RunSpec(
             loaded,
             entrypoint,
             run_id or f"run-{secrets.token_hex(8)}",
             run_id is not None,
-            checked.digest() if run_id is not None else None,
+            digest,
             checked,
             resident,
             keep,
-            drop,
+            tuple(drop),
             forgotten,
+            state,
+            generation,
         )
-        return coordinator.run(spec, end)
 
     def _writes(self, plan: LoadedPlan, entrypoint: str) -> frozenset[str]:
         """The inputs that a plan writes to, found out once."""
         key = plan.digest, entrypoint
         if key not in self._written:
-            self._written[key] = written_inputs(plan.installed.plan, entrypoint)
+            loop = sampling(plan.installed.plan, entrypoint)
+            name = entrypoint if loop is None else loop.entry
+            self._written[key] = written_inputs(plan.installed.plan, name)
         return self._written[key]
 
     def cancel(self, run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Memory of a node's devices: what runs reserved, and what constants hold.
+"""Memory of a node's devices: what runs reserved, and what constants and states hold.
 
 A run reserves its plan's peak on all its devices at once or not at all. Constants are counted
 once however many plans and runs share them, so a run reserves its peak without them.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from genie_runtime.ports import DeviceSpec
-from genie_schemas.errors import GenieError
+from genie_schemas.errors import GenieError, InternalError
 
 Evict = Callable[[str], bool]
 """Drop something that nobody uses from a device; False when there is nothing left to drop."""
@@ -23,7 +23,12 @@ class _Account:
     capacity: int
     reserved: int = 0
     constants: int = 0
+    states: int = 0
     peak: int = 0
+
+    @property
+    def held(self) -> int:
+        return self.reserved + self.constants + self.states
 
 
 @dataclass
@@ -86,12 +91,12 @@ class Budget:
         for device, wanted in needs.items():
             account = self._accounts[device]
             account.reserved += wanted
-            account.peak = max(account.peak, account.reserved + account.constants)
+            account.peak = max(account.peak, account.held)
         return True
 
     def _make_room(self, device: str, wanted: int) -> bool:
         account = self._accounts[device]
-        while account.reserved + account.constants + wanted > account.capacity:
+        while account.held + wanted > account.capacity:
             if not self._evict(device):
                 return False
         return True
@@ -124,6 +129,33 @@ class Budget:
             self._accounts[device].constants -= nbytes
             self._change.notify_all()
 
+    def keep_state(self, reservation: Reservation, part: Mapping[str, int]) -> Reservation:
+        """Keep `part` of a run's reservation for state that stays when the run has ended."""
+        with self._change:
+            for device, nbytes in part.items():
+                if nbytes > reservation.needs.get(device, 0):
+                    raise InternalError(f"state of {nbytes} bytes that no run reserved")
+            for device, nbytes in part.items():
+                reservation.needs[device] -= nbytes
+                self._accounts[device].reserved -= nbytes
+                self._accounts[device].states += nbytes
+        return Reservation(dict(part))
+
+    def drop_state(self, kept: Reservation) -> None:
+        """State was freed; a second time does nothing."""
+        with self._change:
+            if not kept.held:
+                return
+            kept.held = False
+            for device, nbytes in kept.needs.items():
+                self._accounts[device].states -= nbytes
+            self._change.notify_all()
+
+    def state_bytes(self, device: str) -> int:
+        """Bytes of the states of sequences on a device."""
+        with self._change:
+            return self._accounts[device].states
+
     def check_fits(self, device: str, wanted: int) -> None:
         """GEN0412 when `wanted` bytes exceed the whole device."""
         capacity = self._accounts[device].capacity
@@ -137,7 +169,7 @@ class Budget:
             )
 
     def usage(self, device: str) -> tuple[int, int, int]:
-        """(bytes reserved by runs, bytes of constants, peak of both together)."""
+        """(bytes reserved by runs, bytes of constants, peak of all that is held)."""
         with self._change:
             account = self._accounts[device]
             return account.reserved, account.constants, account.peak

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from genie_runtime.admission import peak_needs
 from genie_runtime.budget import Reservation
 from genie_runtime.call_channel import CallChannel, Signature
 from genie_runtime.core import Core
-from genie_runtime.dispatch import peak_needs
 from genie_runtime.mail import Wires
 from genie_runtime.plans import Share, call_layout
 from genie_runtime.session import Session
@@ -61,6 +61,8 @@ class Calls:
         binding = session.binding(request.plan_digest)
         plan.check_entrypoint(request.entrypoint)
         plan.check_dims(request.dims)
+        if plan.stateful(request.entrypoint):
+            raise GenieError("GEN0430", "runs with state do not go over a call channel")
         layout = call_layout(plan, request.entrypoint, binding, request.dims, core.limits.io_bytes)
         reply = DMAHandle.from_json(request.reply)
         outputs = {value: DMAHandle.from_json(h) for value, h in request.outputs.items()}

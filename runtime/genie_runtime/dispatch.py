@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 
-from genie_runtime.budget import Reservation
+from genie_runtime.admission import Admission, run_key
 from genie_runtime.core import Core
 from genie_runtime.execution import Execution
-from genie_runtime.ledger import Acceptance
-from genie_runtime.ledger_rules import RunKey
+from genie_runtime.loop_run import LoopRun
 from genie_runtime.mail import Wires
 from genie_runtime.outputs import StoredOutputs
-from genie_runtime.plans import InstalledPlan, size_of
 from genie_runtime.run import Run
 from genie_runtime.session import Session
-from genie_runtime.share import ShareRun, reserve
 from genie_schemas.errors import GenieError, GenieErrors
 from genie_schemas.messages import (
+    MAX_STEPS,
     CancelReply,
     CancelRequest,
+    DropStateRequest,
     Empty,
     FetchRequest,
     PrepareReply,
@@ -31,9 +29,14 @@ from genie_schemas.messages import (
     RunReport,
     RunRequestId,
     StartRequest,
+    TokensRequest,
     WaitReply,
     WaitRequest,
+    encode_tokens,
 )
+
+_LOOK = 0.5
+"""Seconds after which a stream of tokens looks whether its client is still there."""
 
 
 class Dispatch:
@@ -41,13 +44,14 @@ class Dispatch:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.admit = Admission(core).admit
 
     # -- recorded results -------------------------------------------------------------------
 
     def recall(self, request: RecallRequest) -> RecallReply:
         """What the ledger knows of a named run; GEN0410 or GEN0411 when it may not be used."""
         self._core.session(request.session)
-        found = self._core.ledger().recall(_key(request))
+        found = self._core.ledger().recall(run_key(request))
         outputs = found.stored.outputs if found.stored else ()
         return RecallReply(
             state=found.state,
@@ -56,7 +60,7 @@ class Dispatch:
 
     def stored(self, request: RecallRequest | FetchRequest) -> StoredOutputs:
         """The recorded outputs of a run; GEN0416 when there are none."""
-        found = self._core.ledger().recall(_key(request))
+        found = self._core.ledger().recall(run_key(request))
         if found.stored is None:
             raise GenieError("GEN0416", f"nothing is recorded for run {request.run_id!r}")
         self._core.telemetry.add("replays")
@@ -91,7 +95,7 @@ class Dispatch:
                     client.deregister(mine)
         return Empty()
 
-    # -- admission --------------------------------------------------------------------------
+    # -- before a run -----------------------------------------------------------------------
 
     def prepare(self, request: PrepareRequest) -> PrepareReply:
         """Admit a run for a remote client and tell where its bytes go."""
@@ -112,146 +116,6 @@ class Dispatch:
             inputs={name: handle.to_json() for name, handle in inputs.items()},
             incoming={step: handle.to_json() for step, handle in incoming.items()},
         )
-
-    def admit(self, session: Session, request: PrepareRequest, wires: Wires) -> Run | None:
-        """Reserve all that a run needs on this node, or raise; None when it runs already.
-
-        In this order: limits, the plan on its executors, memory, the ledger's acceptance, and
-        the regions. Whatever fails, what was reserved before it is released.
-        """
-        core = self._core
-        if core.draining:
-            raise GenieError("GEN0510", "the daemon is shutting down", remedy="use another one")
-        with session.lock:
-            if len(session.runs) >= core.limits.runs_per_session:
-                raise GenieError("GEN0511", f"{len(session.runs)} runs at once in one session")
-        plan = core.library.get(request.plan_digest)
-        binding = session.binding(request.plan_digest)
-        plan.check_entrypoint(request.entrypoint)
-        plan.check_dims(request.dims)
-        core.library.load(request.plan_digest, binding)
-        session.kept.drop(request.drop)
-        core.library.leave(session.id, session.forget_plans(request.forget))
-        session.kept.check(request.keep.values())
-        now = time.monotonic()
-        deadline = now + min(request.deadline_ms / 1000, core.limits.run_seconds)
-        wait = min(request.wait_ms / 1000, core.limits.admission_seconds)
-        needs = peak_needs(plan, binding)
-        reservation = core.budget.reserve(needs, min(now + wait, deadline), session.ended)
-        acceptance: Acceptance | None = None
-        try:
-            if request.durable:
-                acceptance = core.ledger().accept(_key(request), core.threads)
-                if acceptance is None:
-                    core.budget.release(reservation)
-                    return None
-            until = min(now + wait, deadline)
-            return self._build(
-                session, request, plan, wires, reservation, acceptance, deadline, until
-            )
-        except GenieError as error:
-            core.budget.release(reservation)
-            if acceptance is not None:
-                core.ledger().fail(acceptance, error)
-            raise
-
-    def _build(
-        self,
-        session: Session,
-        request: PrepareRequest,
-        plan: InstalledPlan,
-        wires: Wires,
-        reservation: Reservation,
-        acceptance: Acceptance | None,
-        deadline: float,
-        until: float,
-    ) -> Run:
-        core = self._core
-        binding = session.binding(request.plan_digest)
-
-        lent: list[str] = []
-
-        def released(run: Run) -> None:
-            session.kept.give_back(lent)
-            core.budget.release(reservation)
-            with session.lock:
-                session.runs.pop(run.key, None)
-
-        run = Run(
-            request.run_id,
-            plan,
-            request.entrypoint,
-            dims=request.dims,
-            deadline=deadline,
-            wires=wires,
-            ledger=core.ledger,
-            acceptance=acceptance,
-            telemetry=core.telemetry,
-            retries=core.retries,
-            fence=session.ended,
-            on_released=released,
-            keep=partial(self._keep, session, request, binding) if request.keep else None,
-        )
-        try:
-            for share in plan.active_shares(request.entrypoint, binding):
-                node_device = binding[share.device]
-                wanted = {
-                    name: (key, size_of(share.inputs[name], request.dims, core.limits.io_bytes))
-                    for name, key in request.resident.items()
-                    if name in share.inputs
-                }
-                regions = session.kept.lend(node_device, wanted)
-                lent += [key for key, _ in wanted.values()]
-                run.shares[share.device] = ShareRun(
-                    share,
-                    core.executors[node_device],
-                    core.pools[node_device],
-                    session.id,
-                    run.key,
-                    request.dims,
-                    core.limits.io_bytes,
-                    regions,
-                )
-            reserve(list(run.shares.values()), until, session.ended)
-        except BaseException:
-            for item in run.shares.values():
-                item.free()
-            session.kept.give_back(lent)
-            raise
-        with session.lock:
-            ended = session.ended()
-            if request.plan_digest not in session.plans:
-                ended = GenieError("GEN0426", "the session has forgotten the plan")
-            if ended is None:
-                session.runs[run.key] = run
-        if ended is not None:
-            for item in run.shares.values():
-                item.free()
-            session.kept.give_back(lent)
-            raise ended
-        return run
-
-    def _keep(
-        self, session: Session, request: PrepareRequest, binding: Mapping[str, str], run: Run
-    ) -> None:
-        """Let the session have the outputs that it keeps."""
-        core = self._core
-        for share in run.shares.values():
-            device = binding[share.share.device]
-            for value in [name for name in request.keep if name in share.outputs]:
-                region = share.take(value)
-                try:
-                    session.kept.keep(
-                        request.keep[value],
-                        device,
-                        region,
-                        region.length,
-                        core.pools,
-                        core.budget,
-                    )
-                except BaseException:
-                    core.pools[device].free(region)
-                    raise
 
     # -- a prepared run ---------------------------------------------------------------------
 
@@ -282,8 +146,35 @@ class Dispatch:
             return WaitReply(state="done", report=report(run))
         errors = run.error.errors if isinstance(run.error, GenieErrors) else (run.error,)
         return WaitReply(
-            state="failed", report=report(run), errors=[error.to_json() for error in errors]
+            state="failed",
+            report=report(run),
+            errors=[error.to_json() for error in errors],
+            retryable=isinstance(run, LoopRun) and run.retryable,
         )
+
+    # -- loops and state --------------------------------------------------------------------
+
+    def tokens(self, request: TokensRequest, alive: Callable[[], bool]) -> Iterator[bytes]:
+        """Frames with a loop's tokens as they come, until it is known how the run ended.
+
+        Raises GEN0416 for a run that was not started, or is of no loop. `alive` is asked now and
+        then whether somebody still reads.
+        """
+        run = self._core.session(request.session).started(request.run)
+        if not isinstance(run, LoopRun):
+            raise GenieError("GEN0416", "the run is of no loop that samples")
+        index, ended = request.after, False
+        while not ended and alive():
+            steps, ended = run.tokens.after(index, _LOOK)
+            for at in range(0, len(steps), MAX_STEPS):
+                part = steps[at : at + MAX_STEPS]
+                yield encode_tokens(index, part)
+                index += len(part)
+
+    def drop_state(self, request: DropStateRequest) -> Empty:
+        """Free a sequence's state; one that is not there is free already."""
+        self._core.session(request.session).states.drop(request.sequence)
+        return Empty()
 
     def release(self, request: RunRequestId) -> Empty:
         """Give a run up: a prepared one is released, a running one stopped."""
@@ -349,19 +240,5 @@ def report(run: Execution) -> RunReport:
             if share.stats
         },
         steps=sum(s.steps for s in stats),
+        generation=run.tokens.report(totals.started_ns) if isinstance(run, LoopRun) else None,
     )
-
-
-def _key(request: RecallRequest | FetchRequest | PrepareRequest) -> RunKey:
-    if request.inputs_digest is None:
-        raise GenieError("GEN0509", "a named run comes without the digest of its inputs")
-    return RunKey(request.run_id, request.plan_digest, request.entrypoint, request.inputs_digest)
-
-
-def peak_needs(plan: InstalledPlan, binding: Mapping[str, str]) -> dict[str, int]:
-    """Bytes to reserve by node device: each plan device's peak without its constants."""
-    needs: dict[str, int] = {}
-    for plan_device, node_device in binding.items():
-        peak = plan.plan.devices[plan_device].needs - plan.constant_bytes[plan_device]
-        needs[node_device] = needs.get(node_device, 0) + max(peak, 0)
-    return needs

@@ -151,7 +151,7 @@ class Execution(ABC):
         match event:
             case Ready(step):
                 hop = share.share.outgoing.get(step)
-                if hop is not None and step not in share.sent:
+                if hop is not None and (step not in share.sent or step in share.share.again):
                     share.sent.add(step)
                     self._send(share, hop)
             case Finished(stats):
@@ -177,7 +177,8 @@ class Execution(ABC):
         if handle is None:
             raise transfer_failed(hop.step, KeyError("the client named no destination"))
         peer = self._wires.peers[hop.step]
-        self._mail.post(peer, source, handle, hop.step, hop.priority, self.deadline)
+        again = hop.step in share.share.again
+        self._mail.post(peer, source, handle, hop.step, hop.priority, self.deadline, again=again)
 
     # -- failure ----------------------------------------------------------------------------
 

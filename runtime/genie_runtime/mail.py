@@ -82,6 +82,7 @@ class Mail:
         self._telemetry = telemetry
         self._handles: list[tuple[TransferManager, DMAHandle]] = []
         self._posting: Counter[str] = Counter()
+        self._sources: dict[str, DMAHandle] = {}
         self.transfer_ns = 0
         """Time that posts took, from posting to the receiver's word, added up."""
 
@@ -90,8 +91,14 @@ class Mail:
         manager: TransferManager,
         view: memoryview,
         event: Callable[[Exception | None], Event],
+        *,
+        again: bool = False,
     ) -> DMAHandle:
-        """Let the peer write `view` once; `event` is put when its bytes are there."""
+        """Let the peer write `view`; `event` is put when its bytes are there.
+
+        Once, or `again` and again: whoever takes the event has read the bytes before the peer has
+        reason to send the next ones.
+        """
         handle = manager.register(view)
         self._handles.append((manager, handle))
 
@@ -100,6 +107,8 @@ class Mail:
             if error is None:
                 self._telemetry.add("bytes_in", future.length)
             self._put(event(error))
+            if again and error is None:
+                manager.arrival(handle).add_done_callback(done)
 
         manager.arrival(handle).add_done_callback(done)
         return handle
@@ -112,10 +121,13 @@ class Mail:
         name: str,
         priority: str,
         deadline: float,
+        *,
+        again: bool = False,
     ) -> None:
         """Send `source` to the peer's `handle`; `Posted(name)` is put when it is verified there.
 
-        `priority` is a step's, `deadline` monotonic time.
+        `priority` is a step's, `deadline` monotonic time. What is sent `again` and again under a
+        name always lies in the same `source`.
         """
         from genie_transport import Priority
 
@@ -125,8 +137,12 @@ class Mail:
             "activation": Priority.PREFILL,
             "weights": Priority.WEIGHTS,
         }
-        mine = manager.register(source)
-        self._handles.append((manager, mine))
+        known = self._sources.get(name) if again else None
+        mine = known or manager.register(source)
+        if known is None:
+            self._handles.append((manager, mine))
+        if again:
+            self._sources[name] = mine
         self._posting[name] += 1
         begun = time.monotonic_ns()
 

@@ -18,7 +18,7 @@ from typing import Any
 from genie_schemas import canonical
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.messages import OpenRequest
-from genie_schemas.plan import FORMAT_VERSION
+from genie_schemas.plan import FORMAT_VERSION, STATELESS_VERSION
 from genie_schemas.verify import FEATURES
 from genie_schemas.versions import CONTROL_PROTOCOL
 
@@ -38,7 +38,7 @@ class Offer:
     torch: str
     threads: int
     protocol: str = CONTROL_PROTOCOL
-    formats: tuple[str, ...] = (FORMAT_VERSION,)
+    formats: tuple[str, ...] = (STATELESS_VERSION, FORMAT_VERSION)
     features: tuple[str, ...] = FEATURES
     paths: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ from genie_runtime.calls import Calls
 from genie_runtime.core import Core
 from genie_runtime.dispatch import Dispatch
 from genie_runtime.intake import Intake
+from genie_runtime.loop_run import LoopRun
 from genie_runtime.negotiation import AUTO, Agreement, negotiate
 from genie_runtime.pool import PoolStats
 from genie_runtime.run import QUIESCE
@@ -44,6 +45,7 @@ from genie_schemas.messages import (
     PoolStatus,
     Pulse,
     SessionRequest,
+    StatesStatus,
     StatusReply,
 )
 
@@ -251,11 +253,14 @@ class Node:
                 entrypoint=run.entrypoint,
                 state=run.state,
                 age_ms=int((now - run.created) * 1000),
+                phase=run.phase if isinstance(run, LoopRun) else "",
             )
             for session in sessions
             for run in list(session.runs.values())
             if not run.ended.is_set()
         ]
+        held = [session.states.usage() for session in sessions]
+        states = StatesStatus(count=sum(n for n, _ in held), bytes=sum(b for _, b in held))
         devices = []
         peak = 0
         for device in core.devices.values():
@@ -269,6 +274,7 @@ class Node:
                     reserved_bytes=reserved,
                     constant_bytes=constants,
                     pool=_pool_status(core.pools[device.id].stats()),
+                    state_bytes=core.budget.state_bytes(device.id),
                 )
             )
         return StatusReply(
@@ -283,13 +289,19 @@ class Node:
             sessions=len(sessions),
             devices=devices,
             active=active,
-            telemetry={**core.telemetry.snapshot(), "peak_bytes": peak},
+            telemetry={
+                **core.telemetry.snapshot(),
+                "peak_bytes": peak,
+                "states": states.count,
+                "state_bytes": states.bytes,
+            },
             gpu_direct=GpuDirectStatus(mode=core.gpu_path.mode, reason=core.gpu_path.reason),
             lazy=[
                 LazySession(age_s=int(now - s.opened), **s.lazy.model_dump())
                 for s in sessions
                 if s.lazy is not None
             ],
+            states=states,
         )
 
     # -- the end ----------------------------------------------------------------------------

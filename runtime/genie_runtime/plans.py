@@ -10,11 +10,14 @@ from genie_runtime.config import Limits
 from genie_runtime.ports import DeviceSpec
 from genie_schemas.calls import Layout, layout
 from genie_schemas.errors import GenieError, Place
-from genie_schemas.expr import ExprError
+from genie_schemas.expr import ExprError, parse
 from genie_schemas.plan import (
+    MAX_SAFE_INT,
     ComputeStep,
+    EntryPoint,
     ExecutionPlan,
     LoadStep,
+    Loop,
     Policy,
     Priority,
     ReturnStep,
@@ -42,7 +45,12 @@ class Hop:
 
 @dataclass(frozen=True)
 class Share:
-    """What one plan device does in one entry point. All sizes follow from the dims of a run."""
+    """What one plan device does in one entry point. All sizes follow from the dims of a run.
+
+    Of a loop that samples it is what the device does in its entry and its body: `again` are the
+    transfers that come with every turn, `samples` says that the tokens are drawn here. `states` are
+    those that it reads or moves on.
+    """
 
     device: str
     inputs: Mapping[str, TensorType]
@@ -51,6 +59,9 @@ class Share:
     outputs: Mapping[str, TensorType]
     policies: Mapping[str, Policy]
     computes: bool
+    states: Mapping[str, TensorType] = field(default_factory=dict)
+    again: frozenset[str] = frozenset()
+    samples: bool = False
 
     def policy(self, step: str | None) -> Policy:
         """The policy of a step, or the strictest one of the share when none is named."""
@@ -64,6 +75,7 @@ class Share:
 class InstalledPlan:
     """A verified plan with its text and its shares: (entry point, plan device) → share.
 
+    Loops that sample are called like entry points, and have shares under their names.
     `constants` maps a plan device to the constants that it loads: name → (digest, bytes).
     """
 
@@ -85,8 +97,28 @@ class InstalledPlan:
 
     def check_entrypoint(self, name: str) -> None:
         """GEN0407 with a suggestion when the plan has no such entry point."""
-        if name not in self.plan.entrypoints:
-            raise unknown_entrypoint(self.plan, name)
+        called(self.plan, name)
+
+    def stateful(self, name: str) -> bool:
+        """Whether an entry point, on any device, has to do with state, or is a loop."""
+        loop = sampling(self.plan, name) is not None
+        return loop or any(s.states for (entry, _), s in self.shares.items() if entry == name)
+
+    def state_bytes(self, device: str, dims: Mapping[str, int]) -> int:
+        """Bytes of a sequence's state on a plan device for these dims. Raises GEN0404."""
+        found = [parse_type(s.type) for s in self.plan.state.values() if s.device == device]
+        return sum(size_of(type_, dims, MAX_SAFE_INT) for type_ in found)
+
+    def most_state_bytes(self, device: str) -> int:
+        """What the state of a sequence can need on a plan device: this much `needs` counts."""
+        found = [parse_type(s.type) for s in self.plan.state.values() if s.device == device]
+        ranges = self.plan.ranges()
+        return sum(max(0, parse(type_.bytes_text()).bounds(ranges)[1]) for type_ in found)
+
+    def state_dims(self) -> frozenset[str]:
+        """The dimensions that the sizes of the plan's state depend on."""
+        types = [parse_type(state.type) for state in self.plan.state.values()]
+        return frozenset(name for type_ in types for name in type_.names)
 
     def check_dims(self, dims: Mapping[str, int]) -> None:
         """Every dimension bound, within its range; the client checked this, a forger did not."""
@@ -102,14 +134,30 @@ class InstalledPlan:
                 )
 
 
+def sampling(plan: ExecutionPlan, name: str) -> Loop | None:
+    """The loop of a name that can be called like an entry point; None when there is none."""
+    loop = plan.loops.get(name)
+    return loop if loop is not None and loop.sample is not None else None
+
+
+def called(plan: ExecutionPlan, name: str) -> EntryPoint:
+    """The entry point of a name; of a loop that samples, the one that takes its inputs. GEN0407."""
+    loop = sampling(plan, name)
+    found = plan.entrypoints.get(name if loop is None else loop.entry)
+    if found is None:
+        raise unknown_entrypoint(plan, name)
+    return found
+
+
 def unknown_entrypoint(plan: ExecutionPlan, name: str) -> GenieError:
     """The error for an entry point that the plan does not have."""
-    close = difflib.get_close_matches(name, plan.entrypoints, 1)
+    have = [*plan.entrypoints, *(loop for loop in plan.loops if sampling(plan, loop))]
+    close = difflib.get_close_matches(name, have, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return GenieError(
         "GEN0407",
         f"the plan has no entry point {name!r}",
-        remedy=f"{hint}it has: {', '.join(sorted(plan.entrypoints))}",
+        remedy=f"{hint}it has: {', '.join(sorted(have))}",
     )
 
 
@@ -151,7 +199,7 @@ def view(plan: ExecutionPlan, text: str) -> InstalledPlan:
     """The shares of a verified plan."""
     shares = {
         (entry, device): _share(plan, entry, device)
-        for entry in plan.entrypoints
+        for entry in [*plan.entrypoints, *(name for name in plan.loops if sampling(plan, name))]
         for device in plan.devices
     }
     constants: dict[str, dict[str, tuple[str, int]]] = {device: {} for device in plan.devices}
@@ -165,24 +213,44 @@ def view(plan: ExecutionPlan, text: str) -> InstalledPlan:
 
 
 def _share(plan: ExecutionPlan, entrypoint: str, device: str) -> Share:
-    entry = plan.entrypoints[entrypoint]
-    wanted = set(entry.steps)
+    loop = sampling(plan, entrypoint)
+    entry = called(plan, entrypoint)
+    body = frozenset(plan.entrypoints[loop.body].steps if loop is not None else ())
+    wanted = body | set(entry.steps)
     incoming: dict[str, Hop] = {}
     outgoing: dict[str, Hop] = {}
     outputs: dict[str, TensorType] = {}
     policies: dict[str, Policy] = {}
+    states: dict[str, TensorType] = {}
     for step in plan.steps:
         if step.id not in wanted:
             continue
         if isinstance(step, TransferStep) and device in (step.src, step.dst):
             hop = Hop(step.id, step.src, step.dst, _type(plan, step.reads[0]), step.priority)
             (outgoing if step.src == device else incoming)[step.id] = hop
-        elif isinstance(step, ReturnStep) and step.device == device:
+        elif isinstance(step, ReturnStep) and step.device == device and loop is None:
             outputs[step.reads[0]] = _type(plan, step.reads[0])
         elif isinstance(step, ComputeStep) and step.device == device:
             policies[step.id] = plan.policies[step.policy]
+            for name in {*step.reads, *(effect.state for effect in step.effects())}:
+                if name in plan.state:
+                    states[name] = parse_type(plan.state[name].type)
     inputs = {i.name: parse_type(i.type) for i in entry.inputs if i.device == device}
-    return Share(device, inputs, incoming, outgoing, outputs, policies, bool(policies))
+    again = body & {*incoming, *outgoing}
+    samples = loop is not None and device == _token_device(plan, loop)
+    return Share(
+        *(device, inputs, incoming, outgoing, outputs, policies, bool(policies)),
+        states,
+        again,
+        samples,
+    )
+
+
+def _token_device(plan: ExecutionPlan, loop: Loop) -> str | None:
+    """The device on which a loop's tokens are drawn: the one that takes them."""
+    token = None if loop.sample is None else loop.sample.token
+    inputs = plan.entrypoints[loop.body].inputs
+    return next((item.device for item in inputs if item.name == token), None)
 
 
 def _type(plan: ExecutionPlan, name: str) -> TensorType:

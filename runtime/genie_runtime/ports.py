@@ -184,8 +184,11 @@ class ExecutorPort(Protocol):
     constants must stay until `uninstall`. `run` returns at once: every problem with a request
     arrives as `Failed`, from another thread, and the request's regions belong to the run until its
     last event. One plan may be installed for several of its devices. A later attempt under the
-    same run key cancels the one before it; `deliver` and `cancel` for runs that are not there have
-    no effect. After `close`, what needs the executor raises GEN0415.
+    same run key cancels the one before it; `deliver`, `cancel` and `free_state` for what is not
+    there have no effect. After `close`, what needs the executor raises GEN0415.
+
+    A generation loop runs its body many times: each turn reports `Ready` for every transfer that
+    leaves, and takes one `deliver` for every one that arrives.
     """
 
     @property
@@ -227,6 +230,10 @@ class ExecutorPort(Protocol):
 
     def cancel(self, run_key: str) -> None:
         """End a run before its next step; it reports GEN0415."""
+        ...
+
+    def free_state(self, key: str) -> None:
+        """Drop the state that `StateUse.key` names, of every plan; a run that has it keeps none."""
         ...
 
     def close(self, timeout: float) -> None:

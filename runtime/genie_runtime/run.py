@@ -100,7 +100,10 @@ class Run(Execution):
                 if region.length and step in self._wires.peers:
                     came = partial(TransferCame, device, step)
                     incoming[step] = self._mail.land(
-                        self._wires.peers[step], share.view(region), came
+                        self._wires.peers[step],
+                        share.view(region),
+                        came,
+                        again=step in share.share.again,
                     )
         return inputs, incoming
 
@@ -238,17 +241,21 @@ class Run(Execution):
             self.state = "done"
             if self._wires.client is not None:
                 self.release()
-            self.ended.set()
+            self._tell_end()
             return
         self._record_failure(self.error)
         cancelled = self.error.code == "GEN0415"
         self._telemetry.add("cancelled" if cancelled else "failures")
         self.state = "failed"
-        self.ended.set()  # the client need not wait until the executors have let go
+        self._tell_end()  # the client need not wait until the executors have let go
         if self._wires.client is not None:
             self._let_go()
         else:
             threading.Thread(target=self._let_go, name="genie-let-go", daemon=True).start()
+
+    def _tell_end(self) -> None:
+        """Let those who wait for the run know that it has ended."""
+        self.ended.set()
 
     def _let_go(self) -> None:
         self._quiesce()
@@ -295,5 +302,5 @@ class Run(Execution):
             if share.state != "running":
                 share.free()
         self._on_released(self)
-        self.ended.set()
+        self._tell_end()
         self.freed.set()

@@ -40,6 +40,7 @@ def control_handler(node: Node, token: str | None) -> grpc.GenericRpcHandler[byt
         "Start": (m.StartRequest, node.dispatch.start),
         "Wait": (m.WaitRequest, node.dispatch.wait),
         "Release": (m.RunRequestId, node.dispatch.release),
+        "DropState": (m.DropStateRequest, node.dispatch.drop_state),
         "OpenCall": (m.OpenCallRequest, node.calls.open),
         "LinkCall": (m.LinkCallRequest, node.calls.link),
         "CloseCall": (m.CallRequestId, node.calls.close),
@@ -50,6 +51,7 @@ def control_handler(node: Node, token: str | None) -> grpc.GenericRpcHandler[byt
         name: grpc.unary_unary_rpc_method_handler(_unary(name, model, method, token))
         for name, (model, method) in unary.items()
     }
+    handlers["Tokens"] = grpc.unary_stream_rpc_method_handler(_tokens(node, token))
     handlers["Heartbeat"] = grpc.stream_stream_rpc_method_handler(_heartbeat(node, token))
     return grpc.method_handlers_generic_handler(m.SERVICE, handlers)
 
@@ -84,6 +86,22 @@ def _heartbeat(
             yield _answer("Heartbeat", lambda data=data: beat(data))  # type: ignore[misc]
 
     return handle
+
+
+def _tokens(
+    node: Node, token: str | None
+) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
+    def handle(data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        _authorize(context, token)
+        frames = _stream(node, data, context)
+        while (frame := _answer("Tokens", lambda: next(frames, b""))) != b"":
+            yield frame
+
+    return handle
+
+
+def _stream(node: Node, data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    yield from node.dispatch.tokens(m.decode(m.TokensRequest, data), context.is_active)
 
 
 class _Beat:

@@ -14,6 +14,7 @@ from genie_runtime.execution import Execution
 from genie_runtime.kept import KeptTensors
 from genie_runtime.negotiation import Agreement
 from genie_runtime.run import QUIESCE
+from genie_runtime.states import States
 from genie_runtime.store import Upload
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import LazyCounters
@@ -54,6 +55,8 @@ class Session:
     pending: list[Pending] = field(default_factory=list)
     kept: KeptTensors = field(default_factory=KeptTensors)
     """Outputs that stay for later runs."""
+    states: States = field(default_factory=States)
+    """The states of its sequences."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     closed: bool = False
     expires: float = 0.0
@@ -168,6 +171,7 @@ def close_session(session: Session, error: GenieError, limit: float = QUIESCE) -
     for run in runs:
         run.freed.wait(max(end - time.monotonic(), 0.001))
     session.kept.close()
+    session.states.close()
     with session.lock:
         managers = [*session.links.values()]
         session.links.clear()

@@ -9,7 +9,15 @@ from typing import Literal
 
 from genie_runtime.plans import Share, size_of
 from genie_runtime.pool import ArenaPool, held_bytes
-from genie_runtime.ports import ExecutorPort, OnEvent, Region, RunRequest, RunStats
+from genie_runtime.ports import (
+    ExecutorPort,
+    Generation,
+    OnEvent,
+    Region,
+    RunRequest,
+    RunStats,
+    StateUse,
+)
 from genie_schemas.errors import GenieError
 from genie_schemas.types import TensorType
 
@@ -33,6 +41,10 @@ class ShareRun:
     io_limit: int
     lent: Mapping[str, Region] = field(default_factory=dict)
     """Inputs that lie in memory of the session's, which is not this run's to free."""
+    uses: StateUse | None = None
+    """The state that it reads or moves on."""
+    generation: Generation | None = None
+    """How its loop samples."""
     state: State = "waiting"
     attempt: int = 0
     inputs: dict[str, Region] = field(default_factory=dict)
@@ -132,6 +144,8 @@ class ShareRun:
             incoming=self.incoming,
             outgoing=dict(self.outgoing),
             outputs=dict(self.outputs),
+            state=self.uses,
+            generation=self.generation,
         )
         self.executor.run(request, on_event)
         for step in sorted(self.delivered):

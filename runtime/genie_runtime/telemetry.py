@@ -18,7 +18,9 @@ class Telemetry:
     out), `attempts`, `retries`, `bytes_in`, `bytes_out` (payload of inputs, outputs, transfers
     and constants), `local_bytes` (copied between devices of the node), `evictions` (of plans or
     constants that nobody used, to make room), `path_switches` (links that lost their path and went
-    on over another). `lazy_…` are what clients' lazy devices say that they counted.
+    on over another), `phase_prefill` and `phase_decode` (loops and sequences that came to their
+    first entry point, and from it to the one that repeats), `tokens` (drawn). `lazy_…` are what
+    clients' lazy devices say that they counted.
     `overhead_us` of a run is its time on the node without computing and waiting for bytes.
     """
 
@@ -47,7 +49,7 @@ class Telemetry:
             totals, overheads = dict(self._totals), sorted(self._overheads)
         for name in (
             *("runs", "failures", "cancelled", "replays", "attempts", "retries"),
-            *("path_switches", "evictions"),
+            *("path_switches", "evictions", "phase_prefill", "phase_decode", "tokens"),
             *(f"lazy_{name}" for name in LazyCounters.model_fields),
         ):
             totals.setdefault(name, 0)

@@ -19,6 +19,10 @@ FORMAT_VERSION = "1.1"
 STATELESS_VERSION = "1.0"
 """The format of plans that hold nothing newer: an older reader reads them as well."""
 
+STATE = "state.kv"
+LOOP = "loop.generate"
+"""What plans with state, and plans with loops, list in `requires`."""
+
 MAX_SAFE_INT = 2**53 - 1
 
 Name = Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]

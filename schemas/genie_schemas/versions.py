@@ -38,7 +38,7 @@ PLAN_MIN_READER: Final = "1.0"
 SPEC_FORMAT: Final = 1
 """Value of the spec's `genie` key."""
 
-CONTROL_PROTOCOL: Final = "1.3"
+CONTROL_PROTOCOL: Final = "1.4"
 """Version of the control service; a session agrees on the lower of both sides' minor versions."""
 
 
@@ -98,6 +98,7 @@ LOG: Final[tuple[Change, ...]] = (
     Change("2026-11-23", "control", "1.2", "outputs can stay on the node for later runs"),
     Change("2026-11-23", "plan", "1.1", "steps move several states on; loops that sample tokens"),
     Change("2026-11-23", "control", "1.3", "clients tell what their lazy device counts"),
+    Change("2026-11-23", "control", "1.4", "state between runs; loops that stream their tokens"),
 )
 """Newest last. The last entry of a subject carries its present version; a test holds this."""
 

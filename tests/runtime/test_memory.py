@@ -27,7 +27,7 @@ from genie_runtime.run import Run
 from genie_runtime.session import Session
 from genie_schemas.constants import ConstantFiles
 from genie_schemas.errors import GenieError
-from genie_schemas.messages import PrepareRequest, SessionRequest
+from genie_schemas.messages import KeepRequest, PrepareRequest
 from genie_transport import TransferError
 from genie_transport.testing import PATHS, pair
 from tests.daemons import Daemons, until
@@ -75,7 +75,7 @@ def admit(node: Node, session: Session, made: HandMade, wait: float = 0.0) -> Ru
 
 
 def leave(node: Node, session: Session) -> None:
-    node.close_session(SessionRequest(session=session.id))
+    node.close_session(KeepRequest(session=session.id))
 
 
 def views(run: Run) -> list[memoryview]:

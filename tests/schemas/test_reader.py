@@ -104,7 +104,7 @@ def test_a_file_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({"format_version": 1}, "GEN0303"),
         ({"format_version": "1.0.0"}, "GEN0303"),
         ({"format_version": "\u0661.\u0660"}, "GEN0303"),
-        ({"min_reader": "1.1"}, "GEN0305"),
+        ({"min_reader": "1.2"}, "GEN0305"),
         ({"min_reader": "2.0"}, "GEN0305"),
         ({"steps": {}}, "GEN0303"),
         ({"more": 1}, "GEN0303"),

@@ -7,7 +7,7 @@ A backend moves bytes between shared memory and tensors and calls bound programs
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -29,6 +29,8 @@ class Backend(Protocol):
     """What a device's memory and calls need. `host` tensors view shared memory."""
 
     device: torch.device
+    records: bool
+    """Whether `call` caches anything that holds the tensors it was given."""
 
     def name(self) -> str:
         """The device's name, for people."""
@@ -69,6 +71,10 @@ class Backend(Protocol):
         """Drop what was cached under keys that start with this plan."""
         ...
 
+    def forget_state(self, uids: Collection[int]) -> None:
+        """Drop what was cached under keys that end with one of these, and so with the state."""
+        ...
+
     def recover(self) -> None:
         """After running out of memory: give back what is cached but unused."""
         ...
@@ -76,6 +82,8 @@ class Backend(Protocol):
 
 class _CpuBackend:
     """Host memory: values in shared memory are used where they lie."""
+
+    records = False
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -112,12 +120,17 @@ class _CpuBackend:
     def forget(self, plan: str) -> None:
         pass
 
+    def forget_state(self, uids: Collection[int]) -> None:
+        pass
+
     def recover(self) -> None:
         pass
 
 
 class _CudaBackend:
     """A CUDA device: one stream, values copied in and out, programs replayed as CUDA graphs."""
+
+    records = True
 
     def __init__(self, index: int, memory_bytes: int) -> None:
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
@@ -184,7 +197,10 @@ class _CudaBackend:
         return self._graphs.call(key, bound, reads, fixed, stop)
 
     def forget(self, plan: str) -> None:
-        self._graphs.forget(plan)
+        self._graphs.forget(lambda key: key[0] == plan)
+
+    def forget_state(self, uids: Collection[int]) -> None:
+        self._graphs.forget(lambda key: key[-1] in uids)
 
     def recover(self) -> None:
         self._graphs.clear()

@@ -7,17 +7,18 @@ it waits for a transfer, so runs that need each other's bytes cannot block each 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 
-from genie_runtime.executors import ops, slots
+from genie_runtime.executors import ops
 from genie_runtime.executors.backend import is_fatal, make_backend
+from genie_runtime.executors.generate import Generator, LoopSchedule
+from genie_runtime.executors.installed import Installed
 from genie_runtime.executors.runs import Run, RunEnded, Threads, Watchdog
-from genie_runtime.executors.schedule import Form, Schedule, build_schedule, check_region
+from genie_runtime.executors.schedule import Form, Schedule, check_region, mismatch
+from genie_runtime.executors.state import Lease, StateTable, initial
 from genie_runtime.executors.steps import Device, StepRunner, failure
 from genie_runtime.ports import (
     ArenaPort,
@@ -31,24 +32,9 @@ from genie_runtime.ports import (
     RunStats,
 )
 from genie_schemas.errors import GenieError, Place
-from genie_schemas.plan import ComputeStep, ExecutionPlan
 from genie_schemas.reader import read_plan
 
 __all__ = ["DeviceExecutor"]
-
-_KEPT_SCHEDULES = 64
-
-
-@dataclass
-class _Plan:
-    """An installed plan. `devices` are those of the plan that this executor stands for."""
-
-    plan: ExecutionPlan
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    devices: set[str] = field(default_factory=set)
-    programs: dict[str, slots.SlotProgram] = field(default_factory=dict)
-    constants: dict[str, torch.Tensor] = field(default_factory=dict)
-    schedules: OrderedDict[tuple[object, ...], Schedule] = field(default_factory=OrderedDict)
 
 
 class DeviceExecutor:
@@ -70,10 +56,11 @@ class DeviceExecutor:
         self._prepare_thread()
         self._backend = make_backend(spec)
         self._arenas: dict[int, torch.Tensor] = {}
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, Installed] = {}
         self._active: dict[str, dict[str, Run]] = {}
         self._resident = 0
         self._reserved = 0
+        self._states = StateTable()
         self._lock = threading.Lock()
         """Guards the tables above; never held while computing."""
         self._watchdog = Watchdog()
@@ -127,7 +114,7 @@ class DeviceExecutor:
         with self._lock:
             entry = self._plans.get(plan_digest)
         if entry is None:
-            entry = _Plan(read_plan(plan_text))
+            entry = Installed(read_plan(plan_text))
             if entry.plan.plan_digest != plan_digest:
                 raise GenieError(
                     "GEN0304",
@@ -143,38 +130,27 @@ class DeviceExecutor:
                 Place(path="devices"),
                 f"it has {known}",
             )
-        programs = self._compile(entry, plan_device)
+        programs = entry.compile(plan_device, self._backend.device)
         with self._lock:
             entry = self._plans.setdefault(plan_digest, entry)
             entry.devices.add(plan_device)
             entry.programs |= programs
 
-    def _compile(self, entry: _Plan, plan_device: str) -> dict[str, slots.SlotProgram]:
-        used = {
-            step.program
-            for step in entry.plan.steps
-            if isinstance(step, ComputeStep) and step.device == plan_device
-        }
-        compiled = {}
-        for key in sorted(used - set(entry.programs)):
-            program = entry.plan.programs[key]
-            try:
-                compiled[key] = slots.compile_program(
-                    program, self._backend.device, entry.plan.programs
-                )
-            except GenieError as error:
-                if error.place is not None:
-                    error.place = Place(path=f"programs.{key}.{error.place.path}")
-                raise
-        return compiled
-
     def uninstall(self, plan_digest: str) -> None:
-        """Forget a plan, its programs and its constants; runs on their way keep what they use."""
+        """Forget a plan with its constants and state; runs on their way keep what they use."""
         with self._lock:
             self._plans.pop(plan_digest, None)
+        self._states.free(lambda key: key[1] == plan_digest)
         with self._device.lock:
             self._backend.forget(plan_digest)
         self._count_resident()
+
+    def free_state(self, key: str) -> None:
+        """Drop the state under a key, of every plan; a run that has it keeps none of it."""
+        freed = self._states.free(lambda held: held[0] == key)
+        if freed and self._backend.records:
+            with self._device.lock:
+                self._backend.forget_state(freed)
 
     def load(self, plan_digest: str, constants: Mapping[str, Region]) -> None:
         """Make constants resident. Bytes have been verified against their digests before.
@@ -195,9 +171,7 @@ class DeviceExecutor:
                 loaded[name] = self._backend.read_constant(host)
             except RuntimeError as error:
                 raise failure(error, Place(path=f"constants.{name}")).error from error
-        with entry.lock:
-            entry.constants |= loaded
-            entry.schedules.clear()
+        entry.add_constants(loaded)
         with self._device.lock:
             self._backend.forget(plan_digest)
         self._count_resident()
@@ -208,7 +182,7 @@ class DeviceExecutor:
             tensors = [t for entry in self._plans.values() for t in entry.constants.values()]
             self._resident = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
 
-    def _entry(self, plan_digest: str, device: str | None = None) -> _Plan:
+    def _entry(self, plan_digest: str, device: str | None = None) -> Installed:
         with self._lock:
             entry = self._plans.get(plan_digest)
         if entry is None or (device is not None and device not in entry.devices):
@@ -271,45 +245,83 @@ class DeviceExecutor:
         request = run.request
         run.check()
         entry = self._entry(request.plan_digest, request.device)
-        schedule = self._schedule(entry, request)
-        schedule.check_regions(request, self._size_of)
-        with self._reserved_for(schedule), self._backend.run_context():
-            return StepRunner(self._device, run, schedule, dict(self._arenas)).run()
+        schedule = entry.schedule(request)
+        regions = schedule.whole() if isinstance(schedule, LoopSchedule) else schedule
+        regions.check_regions(request, self._size_of)
+        with (
+            self._leased(run, schedule) as state,
+            self._reserved_for(schedule),
+            self._backend.run_context(),
+        ):
+            if state is not None and state.fresh:
+                state.tensors = self._initial(entry, schedule)
+            return self._run_steps(run, schedule, state)
 
-    def _schedule(self, entry: _Plan, request: RunRequest) -> Schedule:
-        dims = tuple(request.dims.get(name) for name in entry.plan.dims)
-        key = (request.device, request.entrypoint, dims)
-        with entry.lock:
-            schedule = entry.schedules.get(key)
-            if schedule is None:
-                schedule = entry.schedules[key] = build_schedule(
-                    entry.plan,
-                    request.device,
-                    request.entrypoint,
-                    request.dims,
-                    entry.programs,
-                    entry.constants,
-                )
-                if len(entry.schedules) > _KEPT_SCHEDULES:
-                    entry.schedules.popitem(last=False)
-            else:
-                entry.schedules.move_to_end(key)
-            return schedule
+    def _run_steps(
+        self, run: Run, schedule: Schedule | LoopSchedule, state: Lease | None
+    ) -> RunStats:
+        areas = dict(self._arenas)
+        if isinstance(schedule, LoopSchedule):
+            generator = Generator(schedule, run, self._backend.device)
+            runner = StepRunner(self._device, run, areas, state, generator.arrived)
+            generator.run(runner)
+        else:
+            runner = StepRunner(self._device, run, areas, state)
+            runner.read_inputs(schedule, schedule.inputs)
+            runner.run(schedule)
+        if state is not None:
+            state.commit()
+        held = schedule.peak() + schedule.constant_bytes + schedule.state_bytes
+        return runner.stats(held)
 
     @contextmanager
-    def _reserved_for(self, schedule: Schedule) -> Iterator[None]:
-        """Hold the bytes that the run needs at most; GEN0462 or GEN0463 when there is no room."""
+    def _leased(self, run: Run, schedule: Schedule | LoopSchedule) -> Iterator[Lease | None]:
+        """The state that the run names, when its steps use any."""
+        request = run.request
+        if not schedule.states:
+            yield None
+            return
+        if request.state is None:
+            raise mismatch(f"{request.entrypoint!r} uses state and the request names none", "state")
+        key = (request.state.key, request.plan_digest, request.device)
+        with self._states.use(key, request.state, schedule.states, run.check) as lease:
+            yield lease
+
+    def _initial(
+        self, entry: Installed, schedule: Schedule | LoopSchedule
+    ) -> dict[str, torch.Tensor]:
+        given = {}
+        for name in schedule.states:
+            constant = entry.plan.state[name].initial
+            if constant != "zeros":
+                if constant not in entry.constants:
+                    raise GenieError(
+                        "GEN0455",
+                        f"the constant {constant!r} is not loaded",
+                        Place(path=f"state.{name}"),
+                        remedy="load the plan's constants, then run again",
+                    )
+                given[name] = entry.constants[constant]
+        return initial(schedule.states, given, self._backend.device)
+
+    @contextmanager
+    def _reserved_for(self, schedule: Schedule | LoopSchedule) -> Iterator[None]:
+        """Hold the bytes that the run needs at most; GEN0462 or GEN0463 when there is no room.
+
+        Its state is in the table of states already, and counts there.
+        """
         limit, need = self.spec.memory_bytes, schedule.peak()
-        if need + schedule.constant_bytes > limit:
+        alone = need + schedule.constant_bytes + schedule.state_bytes
+        if alone > limit:
+            state = f", {schedule.state_bytes} of state" if schedule.states else ""
             raise GenieError(
                 "GEN0462",
-                f"the run needs {need + schedule.constant_bytes} bytes on {self.spec.id}, "
-                f"which may use {limit}",
-                cause=f"{schedule.constant_bytes} bytes of constants, {need} of values",
+                f"the run needs {alone} bytes on {self.spec.id}, which may use {limit}",
+                cause=f"{schedule.constant_bytes} bytes of constants, {need} of values{state}",
                 remedy="use a smaller batch, a larger device, or more devices",
             )
         with self._lock:
-            held = self._resident + self._reserved
+            held = self._resident + self._reserved + self._states.nbytes
             if need + held > limit:
                 raise GenieError(
                     "GEN0463",
@@ -364,6 +376,7 @@ class DeviceExecutor:
             run.cancel()
         self._pool.close(timeout)
         self._watchdog.close()
+        self._states.free(lambda key: True)
         with self._lock:
             self._plans.clear()
             self._arenas.clear()

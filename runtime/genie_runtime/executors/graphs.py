@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,9 +97,9 @@ class Graphs:
             return None
         return _Graph(graph, bound, moving, tuple(static), outputs)
 
-    def forget(self, plan: str) -> None:
-        """Drop the graphs whose key is a tuple that starts with `plan`."""
-        for key in [k for k in self._warm if isinstance(k, tuple) and k[0] == plan]:
+    def forget(self, wanted: Callable[[tuple[object, ...]], bool]) -> None:
+        """Drop the graphs of these keys, which are tuples."""
+        for key in [k for k in self._warm if isinstance(k, tuple) and wanted(k)]:
             del self._warm[key]
             self._graphs.pop(key, None)
 

@@ -105,6 +105,11 @@ class InProcessExecutor:
         if (executor := self._peek()) is not None:
             executor.cancel(run_key)
 
+    def free_state(self, key: str) -> None:
+        """Drop the state under a key."""
+        if (executor := self._peek()) is not None:
+            executor.free_state(key)
+
     def close(self, timeout: float) -> None:
         """Cancel what runs and end the threads, waiting up to `timeout` seconds. Idempotent."""
         with self._lock:

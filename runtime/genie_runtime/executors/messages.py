@@ -10,18 +10,18 @@ from __future__ import annotations
 import struct
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from genie_runtime.executors.run_message import ROWS, Area, Int, Message, Run, Text, Token, area
 from genie_runtime.ports import (
     DeviceSpec,
     ExecutorFacts,
     Failed,
     Finished,
     Ready,
-    Region,
     RunEvent,
-    RunRequest,
     RunStats,
+    Sampled,
 )
 from genie_schemas import canonical
 from genie_schemas.errors import GenieError
@@ -35,6 +35,7 @@ __all__ = [
     "ErrorData",
     "Event",
     "FrameDecoder",
+    "FreeState",
     "Hello",
     "Install",
     "Load",
@@ -44,6 +45,7 @@ __all__ = [
     "Run",
     "Uninstall",
     "UnmapArena",
+    "area",
     "encode",
     "parse_command",
     "parse_report",
@@ -58,27 +60,19 @@ COMMAND_LIMIT = 32 << 20
 REPORT_LIMIT = 1 << 20
 BLOB_LIMIT = MAX_BYTES
 
-_Int = Annotated[int, Field(ge=0, le=2**53 - 1)]
-_Area = Annotated[list[_Int], Field(min_length=3, max_length=3)]
-_Text = Annotated[str, Field(max_length=1024)]
 
-
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Boot(_Message):
+class Boot(Message):
     """A worker's only argument: its device, and the descriptors that it inherits."""
 
     id: str
     device: Literal["cpu", "cuda"]
-    index: _Int
-    memory_bytes: _Int
-    threads: _Int
-    parent: _Int
-    control: _Int
-    life: _Int
-    recorder: _Int
+    index: Int
+    memory_bytes: Int
+    threads: Int
+    parent: Int
+    control: Int
+    life: Int
+    recorder: Int
 
     def spec(self) -> DeviceSpec:
         """The device."""
@@ -88,117 +82,75 @@ class Boot(_Message):
 # -- supervisor to worker ----------------------------------------------------------------------
 
 
-class MapArena(_Message):
+class MapArena(Message):
     """Map `size` bytes: those of `parts` (see `Arena.assemble`), else the descriptor follows."""
 
     kind: Literal["map"] = "map"
-    arena: _Int
-    size: _Int
-    parts: Annotated[list[_Area], Field(max_length=4096)] = []
+    arena: Int
+    size: Int
+    parts: list[Area] = Field(default_factory=list, max_length=4096)
 
 
-class UnmapArena(_Message):
+class UnmapArena(Message):
     """Forget an arena."""
 
     kind: Literal["unmap"] = "unmap"
-    arena: _Int
+    arena: Int
 
 
-class Install(_Message):
+class Install(Message):
     """Install the plan whose text is the frame's bytes, for one of its devices."""
 
     kind: Literal["install"] = "install"
-    id: _Int
-    digest: _Text
-    device: _Text
+    id: Int
+    digest: Text
+    device: Text
 
 
-class Uninstall(_Message):
+class Uninstall(Message):
     """Forget a plan."""
 
     kind: Literal["uninstall"] = "uninstall"
-    digest: _Text
+    digest: Text
 
 
-class Load(_Message):
+class Load(Message):
     """Make constants resident."""
 
     kind: Literal["load"] = "load"
-    id: _Int
-    digest: _Text
-    constants: dict[_Text, _Area]
+    id: Int
+    digest: Text
+    constants: dict[Text, Area]
 
 
-class Run(_Message):
-    """Start a run; its events come back under `ticket`."""
-
-    kind: Literal["run"] = "run"
-    ticket: _Int
-    run_key: _Text
-    attempt: _Int
-    digest: _Text
-    entrypoint: _Text
-    device: _Text
-    dims: dict[_Text, int]
-    inputs: dict[_Text, _Area]
-    incoming: dict[_Text, _Area]
-    outgoing: dict[_Text, _Area]
-    outputs: dict[_Text, _Area]
-
-    @classmethod
-    def of(cls, ticket: int, request: RunRequest) -> Run:
-        """The message for a request."""
-        return cls.model_construct(  # what this process made needs no checking
-            ticket=ticket,
-            run_key=request.run_key,
-            attempt=request.attempt,
-            digest=request.plan_digest,
-            entrypoint=request.entrypoint,
-            device=request.device,
-            dims=dict(request.dims),
-            inputs={n: area(r) for n, r in request.inputs.items()},
-            incoming={n: area(r) for n, r in request.incoming.items()},
-            outgoing={n: area(r) for n, r in request.outgoing.items()},
-            outputs={n: area(r) for n, r in request.outputs.items()},
-        )
-
-    def request(self) -> RunRequest:
-        """The request that it carries."""
-        return RunRequest(
-            run_key=self.run_key,
-            attempt=self.attempt,
-            plan_digest=self.digest,
-            entrypoint=self.entrypoint,
-            device=self.device,
-            dims=self.dims,
-            inputs={n: Region(*r) for n, r in self.inputs.items()},
-            incoming={n: Region(*r) for n, r in self.incoming.items()},
-            outgoing={n: Region(*r) for n, r in self.outgoing.items()},
-            outputs={n: Region(*r) for n, r in self.outputs.items()},
-        )
-
-
-class Deliver(_Message):
+class Deliver(Message):
     """The bytes of an incoming transfer are there."""
 
     kind: Literal["deliver"] = "deliver"
-    run_key: _Text
-    step: _Text
+    run_key: Text
+    step: Text
 
 
-class Cancel(_Message):
+class Cancel(Message):
     """End a run."""
 
     kind: Literal["cancel"] = "cancel"
-    run_key: _Text
+    run_key: Text
 
 
-Command = MapArena | UnmapArena | Install | Uninstall | Load | Run | Deliver | Cancel
+class FreeState(Message):
+    """Drop the state under a key."""
+
+    kind: Literal["free_state"] = "free_state"
+    key: Text
+
+
+Command = MapArena | UnmapArena | Install | Uninstall | Load | Run | Deliver | Cancel | FreeState
 
 # -- worker to supervisor ----------------------------------------------------------------------
 
 
-class PlaceData(_Message):
+class PlaceData(Message):
     """A `Place`."""
 
     file: str | None = None
@@ -209,7 +161,7 @@ class PlaceData(_Message):
     path: str | None = None
 
 
-class ErrorData(_Message):
+class ErrorData(Message):
     """A `GenieError`."""
 
     code: str
@@ -232,14 +184,14 @@ class ErrorData(_Message):
         return GenieError.from_json(self.model_dump(exclude_none=False))
 
 
-class Hello(_Message):
+class Hello(Message):
     """The worker is ready, or cannot be."""
 
     kind: Literal["hello"] = "hello"
     torch: str = ""
-    threads: _Int = 0
+    threads: Int = 0
     device_name: str = ""
-    memory_bytes: _Int = 0
+    memory_bytes: Int = 0
     capability: str = ""
     error: ErrorData | None = None
 
@@ -250,22 +202,27 @@ class Hello(_Message):
         )
 
 
-class Reply(_Message):
+class Reply(Message):
     """The answer to an install or a load."""
 
     kind: Literal["reply"] = "reply"
-    id: _Int
+    id: Int
     error: ErrorData | None = None
 
 
-class Event(_Message):
-    """An event of a run: `step` for ready, `stats` (in field order) for finished."""
+class Event(Message):
+    """An event of a run: `step` for ready, `index` and `tokens` for sampled, `stats` for finished.
+
+    `stats` are in field order.
+    """
 
     kind: Literal["event"] = "event"
-    ticket: _Int
-    what: Literal["ready", "finished", "failed"]
+    ticket: Int
+    what: Literal["ready", "sampled", "finished", "failed"]
     step: str = ""
-    stats: Annotated[list[_Int], Field(max_length=4)] = []
+    index: Int = 0
+    tokens: Annotated[list[Token], ROWS] = Field(default_factory=list)
+    stats: list[Int] = Field(default_factory=list, max_length=4)
     error: ErrorData | None = None
     retryable: bool = False
 
@@ -274,6 +231,9 @@ class Event(_Message):
         """The message for an event."""
         if isinstance(event, Ready):
             return cls(ticket=ticket, what="ready", step=event.step)
+        if isinstance(event, Sampled):
+            tokens = list(event.tokens)
+            return cls(ticket=ticket, what="sampled", index=event.index, tokens=tokens)
         if isinstance(event, Finished):
             s = event.stats
             stats = [s.compute_ns, s.wait_ns, s.peak_bytes, s.steps]
@@ -285,6 +245,8 @@ class Event(_Message):
         """The event that it carries. Raises GenieError GEN0454 when it carries none."""
         if self.what == "ready":
             return Ready(self.step)
+        if self.what == "sampled" and self.tokens:
+            return Sampled(self.index, tuple(self.tokens))
         if self.what == "finished" and len(self.stats) == 4:
             return Finished(RunStats(*self.stats))
         if self.what == "failed" and self.error is not None:
@@ -296,11 +258,6 @@ Report = Hello | Reply | Event
 
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="kind")])
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
-
-
-def area(region: Region) -> list[int]:
-    """A region as it travels."""
-    return [region.arena, region.offset, region.length]
 
 
 def encode(message: Command | Report, blob: bytes = b"") -> bytes:

@@ -8,13 +8,14 @@ import math
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from genie_runtime.ports import Failed, Finished, OnEvent, Ready, RunEvent, RunRequest
+from genie_runtime.ports import Failed, Finished, OnEvent, Ready, RunEvent, RunRequest, Sampled
 from genie_schemas.errors import GenieError, Place
 
-__all__ = ["NEVER", "Run", "RunEnded", "Stop", "Stopped", "Threads", "Watchdog"]
+__all__ = ["NEVER", "Run", "RunEnded", "Stop", "Stopped", "Threads", "TurnsEnded", "Watchdog"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ class Stopped(Exception):
 
 class RunEnded(Exception):
     """The run's last event is out already: its thread has nothing more to do."""
+
+
+class TurnsEnded(Exception):
+    """The device that samples has told that there is no further turn of the loop."""
 
 
 def deadline_error(step: str, doing: str) -> GenieError:
@@ -67,7 +72,8 @@ class Run:
     request: RunRequest
     on_event: OnEvent
     changed: threading.Condition = field(default_factory=threading.Condition)
-    delivered: set[str] = field(default_factory=set)
+    delivered: Counter[str] = field(default_factory=Counter)
+    """Incoming transfers that arrived and were not received: a loop receives one every turn."""
     cancelled: bool = False
     ended: bool = False
     stop: Stop = field(default_factory=Stop)
@@ -81,7 +87,7 @@ class Run:
         with self.changed:
             if self.ended:
                 raise RunEnded
-            self.ended = self.stop.now = not isinstance(event, Ready)
+            self.ended = self.stop.now = not isinstance(event, Ready | Sampled)
         try:
             self.on_event(event)
         except Exception:
@@ -102,7 +108,7 @@ class Run:
     def deliver(self, step: str) -> None:
         """Mark the bytes of an incoming transfer as arrived."""
         with self.changed:
-            self.delivered.add(step)
+            self.delivered[step] += 1
             self.changed.notify_all()
 
     def cancel(self) -> None:
@@ -112,11 +118,12 @@ class Run:
             self.changed.notify_all()
 
     def wait_for(self, step: str, seconds: float) -> None:
-        """Wait until `step` is delivered. Raises GenieError GEN0464 or GEN0415."""
+        """Wait until `step` is delivered, and take it. Raises GenieError GEN0464 or GEN0415."""
         with self.changed:
             arrived = self.changed.wait_for(
-                lambda: step in self.delivered or self.cancelled, seconds
+                lambda: self.delivered[step] > 0 or self.cancelled, seconds
             )
+            self.delivered[step] -= arrived
         self.check()
         if not arrived:
             raise deadline_error(step, "waiting for its bytes")

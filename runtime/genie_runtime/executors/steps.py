@@ -1,4 +1,4 @@
-"""Running the steps of a schedule for one run, and saying what went wrong where."""
+"""Running the steps of schedules for one run, and saying what went wrong where."""
 
 from __future__ import annotations
 
@@ -13,8 +13,25 @@ import torch
 from genie_runtime.executors.backend import Backend, is_out_of_memory
 from genie_runtime.executors.bound import OperatorFailed
 from genie_runtime.executors.drawing import Stream
-from genie_runtime.executors.runs import Run, Stopped, Watchdog, deadline_error
-from genie_runtime.executors.schedule import Compute, Form, Free, Receive, Return, Schedule, Send
+from genie_runtime.executors.runs import (
+    Run,
+    RunEnded,
+    Stopped,
+    TurnsEnded,
+    Watchdog,
+    deadline_error,
+)
+from genie_runtime.executors.schedule import (
+    Compute,
+    Form,
+    Free,
+    Receive,
+    Return,
+    Schedule,
+    ScheduleStep,
+    Send,
+)
+from genie_runtime.executors.state import Lease
 from genie_runtime.ports import Failed, Ready, Region, RunRequest, RunStats
 from genie_schemas.errors import GenieError, Place
 
@@ -37,72 +54,108 @@ class Device:
 
 
 class StepRunner:
-    """One run's way through its schedule, on the thread that calls `run`."""
+    """One run's way through its schedules, on the thread that calls it.
+
+    With `state`, the schedules' states are its tensors, and replaced ones change there. With
+    `arrived`, the body of a loop is passed again and again: values that arrive are copied out of
+    their regions, which the next turn's bytes may overwrite, and become what `arrived` makes of
+    them (name, value); returned values are kept in `returned` and not copied anywhere.
+    """
 
     def __init__(
-        self, device: Device, run: Run, schedule: Schedule, areas: Mapping[int, torch.Tensor]
+        self,
+        device: Device,
+        run: Run,
+        areas: Mapping[int, torch.Tensor],
+        state: Lease | None,
+        arrived: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self._device = device
         self._backend = device.backend
         self._run = run
-        self._schedule = schedule
         self._areas = areas
+        self._state = state
+        self._arrived = arrived
         self._values: dict[str, torch.Tensor] = {}
+        self._inputs: dict[str, torch.Tensor] = {}
         self._stream = Stream(self._backend.device)
         self._compute_ns = 0
         self._wait_ns = 0
+        self._steps = 0
+        self.returned: dict[str, torch.Tensor] = {}
 
-    def run(self) -> RunStats:
-        """Run every step in order.
+    def read_inputs(self, schedule: Schedule, forms: Mapping[str, Form]) -> None:
+        """Make inputs values; they are there in every pass."""
+        with self.holding("inputs", _patience(schedule)):
+            for name, form in forms.items():
+                host = self._host(self._run.request.inputs[name], form)
+                self._inputs[name] = self._backend.read(host)
+
+    def input(self, name: str) -> torch.Tensor | None:
+        """An input's value; None when it is not on this device."""
+        return self._inputs.get(name)
+
+    def feed(self, name: str, value: torch.Tensor) -> None:
+        """Make a tensor of the device the value of an input from the next pass on."""
+        self._inputs[name] = value
+
+    def run(self, schedule: Schedule) -> None:
+        """Run every step of a schedule in order.
 
         Raises GenieError (its place names the step), RunEnded when the watchdog reported the end.
         """
-        request = self._run.request
-        patience = max((step.timeout for step in self._schedule.steps), default=_PATIENCE)
-        with self._holding("inputs", patience):
-            for name, form in self._schedule.inputs.items():
-                self._values[name] = self._backend.read(self._host(request.inputs[name], form))
-        for step in self._schedule.steps:
+        self._schedule = schedule
+        self._values = {**self._inputs, **(self._state.tensors if self._state else {})}
+        for step in schedule.steps:
             self._run.check()
             try:
-                match step:
-                    case Compute():
-                        self._compute(step)
-                    case Free():
-                        for name in step.values:
-                            del self._values[name]
-                    case Receive():
-                        self._receive(step, request.incoming[step.id])
-                    case Send():
-                        with self._holding(step.id, step.timeout):
-                            host = self._host(request.outgoing[step.id], step.form)
-                            self._backend.write(self._values[step.value], host)
-                        self._run.emit(Ready(step.id))
-                    case Return():
-                        with self._holding(step.id, step.timeout):
-                            value = step.constant
-                            if value is None:
-                                value = self._values[step.value]
-                            host = self._host(request.outputs[step.value], step.form)
-                            self._backend.write(value, host)
+                self._step(step)
             except GenieError as error:
                 error.place = error.place or Place(path=f"steps.{step.id}")
                 raise
+            except (RunEnded, Stopped, TurnsEnded):
+                raise
             except Exception as error:
                 raise failure(error, Place(path=f"steps.{step.id}")).error from error
+        self._steps += len(schedule.steps)
         self._run.check()
-        return RunStats(
-            compute_ns=self._compute_ns,
-            wait_ns=self._wait_ns,
-            peak_bytes=self._schedule.peak() + self._schedule.constant_bytes,
-            steps=len(self._schedule.steps),
-        )
+
+    def stats(self, peak_bytes: int) -> RunStats:
+        """What it cost up to now."""
+        return RunStats(self._compute_ns, self._wait_ns, peak_bytes, self._steps)
+
+    def _step(self, step: ScheduleStep) -> None:
+        request = self._run.request
+        match step:
+            case Compute():
+                self._compute(step)
+            case Free():
+                for name in step.values:
+                    del self._values[name]
+            case Receive():
+                self._receive(step, request.incoming[step.id])
+            case Send():
+                self.send(step, self._values[step.value])
+            case Return():
+                value = self._values[step.value] if step.constant is None else step.constant
+                if self._arrived is not None:
+                    self.returned[step.value] = value
+                    return
+                with self.holding(step.id, step.timeout):
+                    self._backend.write(value, self._host(request.outputs[step.value], step.form))
+
+    def send(self, step: Send, value: torch.Tensor) -> None:
+        """Copy a value to the region of an outgoing transfer, and say so."""
+        with self.holding(step.id, step.timeout):
+            host = self._host(self._run.request.outgoing[step.id], step.form)
+            self._backend.write(value, host)
+        self._run.emit(Ready(step.id))
 
     def _host(self, region: Region, form: Form) -> torch.Tensor:
         return form.in_region(self._areas[region.arena], region.offset)
 
     @contextmanager
-    def _holding(self, step: str, timeout: float) -> Iterator[None]:
+    def holding(self, step: str, timeout: float) -> Iterator[None]:
         """The device's lock, and the time spent with it; GEN0464 when it is not had in time."""
         start = time.perf_counter_ns()
         if not self._device.lock.acquire(timeout=timeout):
@@ -124,15 +177,19 @@ class StepRunner:
         start = time.perf_counter_ns()
         self._run.wait_for(step.id, step.timeout)
         self._wait_ns += time.perf_counter_ns() - start
-        with self._holding(step.id, step.timeout):
-            self._values[step.value] = self._backend.read(self._host(region, step.form))
+        with self.holding(step.id, step.timeout):
+            host = self._host(region, step.form)
+            value = self._backend.read(host)
+            if self._arrived is not None:
+                value = self._arrived(step.value, host.clone() if value is host else value)
+            self._values[step.value] = value
 
     def _compute(self, step: Compute) -> None:
         reads = [
             self._values[name] if constant is None else constant
             for name, constant in zip(step.reads, step.constants, strict=True)
         ]
-        with self._holding(step.id, step.timeout):
+        with self.holding(step.id, step.timeout):
             self._device.watchdog.start_computing(self._run, step.id, step.timeout)
             try:
                 outputs = self._call(step, reads)
@@ -143,6 +200,10 @@ class StepRunner:
             finally:
                 self._run.stop_computing()
         self._values.update(written)
+        if step.replaces and self._state is not None:
+            moved = {state: self._values[value] for state, value in step.replaces}
+            self._state.tensors.update(moved)
+            self._values.update(moved)
 
     def _call(self, step: Compute, reads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The program's outputs. Out of memory: once more, after giving cached memory back."""
@@ -174,7 +235,9 @@ class StepRunner:
             # Never as a CUDA graph: its replay would not see where the stream stands.
             return step.bound.run(reads, self._run.stop)
         request = self._run.request
-        key = (request.plan_digest, step.id, *request.dims.values())
+        # What is recorded holds the state's own tensors: each state has recordings of its own.
+        uid = self._state.uid if step.appends and self._state is not None else 0
+        key = (request.plan_digest, step.id, *request.dims.values(), uid)
         return self._backend.call(key, step.bound, reads, step.fixed, self._run.stop)
 
     def _own(
@@ -188,8 +251,8 @@ class StepRunner:
         taken = set(step.addresses)
         taken.update(
             read.untyped_storage().data_ptr()
-            for read, same in zip(reads, step.fixed, strict=True)
-            if not same
+            for read, constant in zip(reads, step.constants, strict=True)
+            if constant is None
         )
         written = {}
         for (name, form), output in zip(step.writes, outputs, strict=True):
@@ -231,6 +294,10 @@ class StepRunner:
             f"declared {form.text}, which is {form.sizes} here; computed {found}",
             "compile the plan again; report it when that does not help",
         )
+
+
+def _patience(schedule: Schedule) -> float:
+    return max((step.timeout for step in schedule.steps), default=_PATIENCE)
 
 
 def failure(error: BaseException, place: Place | None = None) -> Failed:

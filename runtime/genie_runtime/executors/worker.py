@@ -125,6 +125,8 @@ class _Worker:
                 self._executor.deliver(command.run_key, command.step)
             case messages.Cancel():
                 self._executor.cancel(command.run_key)
+            case messages.FreeState():
+                self._executor.free_state(command.key)
 
     def _map(self, command: messages.MapArena) -> Arena:
         if command.parts:
@@ -151,7 +153,7 @@ class _Worker:
 
         def report(event: RunEvent) -> None:
             message = messages.Event.of(command.ticket, event)
-            if message.what != "ready":
+            if message.what in ("finished", "failed"):
                 self._recorder.tickets.pop(id(request), None)
             self._channel.send(message)
             if self._executor.lost:

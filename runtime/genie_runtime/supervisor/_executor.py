@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from genie_runtime.executors import messages
+from genie_runtime.generation import refusal
 from genie_runtime.ports import (
     ArenaPort,
     DeviceSpec,
@@ -171,7 +172,7 @@ class WorkerExecutor:
         Raises GenieError GEN0415 after `close`.
         """
         run = PendingRun(request, on_event)
-        refused = self._runs.add(run)
+        refused = refusal(request.generation) or self._runs.add(run)
         if refused is not None:
             run.emit_later(Failed(refused))
         self._flush()
@@ -188,6 +189,10 @@ class WorkerExecutor:
             for run in self._runs.take_waiting(run_key=run_key):
                 run.emit_later(Failed(GenieError("GEN0415", f"the run {run_key} was cancelled")))
             self._tell(messages.Cancel(run_key=run_key))
+
+    def free_state(self, key: str) -> None:
+        """Drop the state under a key; a worker that died has dropped it already."""
+        self._tell(messages.FreeState(key=key))
 
     def close(self, timeout: float) -> None:
         """End the worker, by force after `timeout` seconds. Idempotent."""

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from genie_runtime.ports import Failed, Finished, OnEvent, Ready, RunEvent, RunRequest
+from genie_runtime.ports import Failed, Finished, OnEvent, Ready, RunEvent, RunRequest, Sampled
 from genie_schemas.errors import GenieError
 
 __all__ = ["PendingRun", "RunTable", "closed_error", "fail"]
@@ -112,7 +112,7 @@ class RunTable:
     def settle(self, ticket: int, event: RunEvent) -> PendingRun | None:
         """The run that an event is of; after its last event the table forgets it."""
         with self._lock:
-            if isinstance(event, Ready):
+            if isinstance(event, Ready | Sampled):
                 return self._runs.get(ticket)
             if isinstance(event, Finished):
                 self._strikes.pop(self._plans.pop(ticket, ""), None)

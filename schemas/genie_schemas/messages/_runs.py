@@ -17,6 +17,7 @@ from genie_schemas.messages._base import (
     Text,
     Tolerant,
 )
+from genie_schemas.messages._generation import GenerationReport, GenerationRequest, StateRequest
 from genie_schemas.messages._session import LazyCounters
 from genie_schemas.plan import Count, Digest, Identifier, Name, Positive
 
@@ -107,6 +108,9 @@ class PrepareRequest(Message):
     `resident` names inputs that the session keeps here (input → kept tensor), `keep` outputs that
     stay here instead of being sent (value → its name from now on), `drop` kept tensors and
     `forget` plans that the session needs no more. They are not there before protocol 1.2.
+
+    `state` is what a run of a sequence reads and moves on; without it, state begins anew and ends
+    with the run. `generation` says how a loop samples. They are not there before protocol 1.4.
     """
 
     session: Hex128
@@ -123,6 +127,8 @@ class PrepareRequest(Message):
     keep: dict[Name, Hex128] = Field(default_factory=dict)
     drop: list[Hex128] = Field(default_factory=list)
     forget: list[Digest] = Field(default_factory=list)
+    state: StateRequest | None = None
+    generation: GenerationRequest | None = None
 
 
 class PrepareReply(Message):
@@ -170,14 +176,19 @@ class RunReport(Message):
     transfer_us: Count
     peak_bytes: dict[Identifier, Count]
     steps: Count
+    generation: GenerationReport | None = None
 
 
 class WaitReply(Message):
-    """A run's state; `errors` tells why it failed."""
+    """A run's state; `errors` tells why it failed.
+
+    `retryable`: another run of the same loop may end better; the node itself does not retry loops.
+    """
 
     state: Literal["running", "done", "failed"]
     report: RunReport | None = None
     errors: list[dict[str, Any]] = Field(default_factory=list)
+    retryable: bool = False
 
 
 class CancelRequest(Message):
@@ -193,13 +204,14 @@ class CancelReply(Message):
 
 
 class ActiveRun(Tolerant):
-    """A run that is going on."""
+    """A run that is going on; `phase` is the entry point that a loop has come to."""
 
     run_id: RunId
     plan_digest: Digest
     entrypoint: Identifier
     state: Text
     age_ms: Count
+    phase: Text = ""
 
 
 class PoolStatus(Tolerant):
@@ -229,7 +241,10 @@ class PoolStatus(Tolerant):
 
 
 class DeviceStatus(Tolerant):
-    """A device and its memory: `reserved_bytes` by runs, `constant_bytes` by weights."""
+    """A device and its memory: `reserved_bytes` by runs, `constant_bytes` by weights.
+
+    `state_bytes` are held by the states of sequences.
+    """
 
     id: Identifier
     kind: Literal["cpu", "cuda"]
@@ -237,6 +252,7 @@ class DeviceStatus(Tolerant):
     reserved_bytes: Count
     constant_bytes: Count
     pool: PoolStatus | None = None
+    state_bytes: Count = 0
 
 
 class GpuDirectStatus(Tolerant):
@@ -250,6 +266,13 @@ class LazySession(LazyCounters):
     """The lazy device of one session, which has been open for `age_s`."""
 
     age_s: Count
+
+
+class StatesStatus(Tolerant):
+    """The sequences whose state the node holds, and the bytes of it over all devices."""
+
+    count: Count
+    bytes: Count
 
 
 class StatusReply(Tolerant):
@@ -274,3 +297,4 @@ class StatusReply(Tolerant):
     telemetry: dict[str, int]
     gpu_direct: GpuDirectStatus | None = None
     lazy: list[LazySession] = Field(default_factory=list)
+    states: StatesStatus | None = None

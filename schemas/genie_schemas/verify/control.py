@@ -66,16 +66,7 @@ def _same(first: list[ProgramValue], second: list[ProgramValue], what: str) -> I
 
 def too_deep(plan: ExecutionPlan) -> list[str]:
     """Programs that call programs deeper than MAX_DEPTH; a key names its content: no cycles."""
-    calls = {
-        key: {
-            leaf.key
-            for op in program.ops
-            if op.op in CONTROL
-            for item in op.args
-            for leaf in _leaves(item)
-        }
-        for key, program in plan.programs.items()
-    }
+    calls = {key: _called(program) for key, program in plan.programs.items()}
     found = []
     for key in plan.programs:
         level = {key}
@@ -84,6 +75,21 @@ def too_deep(plan: ExecutionPlan) -> list[str]:
         if level:
             found.append(key)
     return found
+
+
+def called(plan: ExecutionPlan) -> set[str]:
+    """The programs that programs of the plan call."""
+    return set[str]().union(*(_called(program) for program in plan.programs.values()))
+
+
+def _called(program: Program) -> set[str]:
+    return {
+        leaf.key
+        for op in program.ops
+        if op.op in CONTROL
+        for item in op.args
+        for leaf in _leaves(item)
+    }
 
 
 def _leaves(item: object) -> Iterator[args.ProgramRef]:

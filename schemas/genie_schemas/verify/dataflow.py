@@ -22,6 +22,7 @@ from genie_schemas.plan import (
 )
 from genie_schemas.types import parse_type
 from genie_schemas.verify._report import problem
+from genie_schemas.verify.states import Moves, check_states
 
 
 @dataclass
@@ -35,7 +36,11 @@ class _Walk:
     """Constant → devices that loaded it."""
     freed: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    moves: Moves = field(init=False)
     errors: list[GenieError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.moves = Moves(self.plan)
 
     def fail(
         self, code: str, step: Step, part: str, message: str, cause: str | None = None
@@ -46,7 +51,7 @@ class _Walk:
 def check_dataflow(plan: ExecutionPlan) -> list[GenieError]:
     """Walk every entry point; also: steps belong to one, devices and outputs exist."""
     position = {step.id: i for i, step in enumerate(plan.steps)}
-    errors: list[GenieError] = []
+    errors = check_states(plan)
     used: set[str] = set()
     for name, entry in plan.entrypoints.items():
         steps: list[Step] = []
@@ -116,6 +121,8 @@ def _step(walk: _Walk, step: Step, entry: EntryPoint) -> None:
             for name in step.reads:
                 _read(walk, step, name, step.device, constants=True)
             _signature(walk, step)
+            for code, message in walk.moves.step(step, walk.done):
+                walk.fail(code, step, "effect", message)
             for name in step.writes:
                 _write(walk, step, name, step.device)
         case TransferStep():
@@ -128,6 +135,9 @@ def _step(walk: _Walk, step: Step, entry: EntryPoint) -> None:
             for name in step.reads:
                 _read(walk, step, name, step.device, constants=False)
                 walk.freed[name] = step.id
+                if name in walk.plan.state or name in walk.moves.taken:
+                    message = f"{name!r} is state, which outlives the run"
+                    walk.fail("GEN0308", step, "reads", message)
         case ReturnStep():
             _read(walk, step, step.reads[0], step.device, constants=True)
             if all(output.value != step.reads[0] for output in entry.outputs):
@@ -188,14 +198,6 @@ def _signature(walk: _Walk, step: ComputeStep) -> None:
             if actual is not None and parse_type(actual) != parse_type(formal.type):
                 message = f"{name!r} is {actual}, the program's {formal.name!r} is {formal.type}"
                 walk.fail("GEN0320", step, part, message)
-    if step.effect != "pure":
-        target = walk.plan.state.get(step.effect.state)
-        if target is None or target.device != step.device:
-            message = f"there is no state {step.effect.state!r} on {step.device}"
-            walk.fail("GEN0308", step, "effect", message)
-        elif step.effect.expects != "entry" and step.effect.expects not in walk.done:
-            message = f"{step.effect.expects!r} does not stand before it"
-            walk.fail("GEN0313", step, "effect", message)
 
 
 def _same_type(walk: _Walk, step: TransferStep) -> None:

@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from genie_schemas import ragged, rng
 from genie_schemas.args import ArgError, Named, ProgramRef, Ref, decode, walk
 from genie_schemas.control import CONTROL, FEATURE
 from genie_schemas.errors import GenieError
 from genie_schemas.expr import Expr
-from genie_schemas.plan import EntryPoint, ExecutionPlan
+from genie_schemas.plan import LOOP, STATE, EntryInput, EntryPoint, ExecutionPlan
 from genie_schemas.types import parse_type
 from genie_schemas.verify._report import problem
 from genie_schemas.verify.dataflow import type_of
+from genie_schemas.verify.dims import entry_dims
+from genie_schemas.versions import at_least
+
+STATE_VERSION = "1.1"
+"""The format that brought state, loops, and dimensions that not every entry point uses."""
 
 
 def check_entries(plan: ExecutionPlan) -> list[GenieError]:
-    """Check inputs, outputs and sizes of every entry point, and that `requires` is complete."""
-    errors = _features(plan)
+    """Check inputs, outputs and sizes of every entry point, and `requires` and versions."""
+    dims = {name: entry_dims(plan, name) for name in plan.entrypoints}
+    errors = [*_features(plan), *_version(plan, dims), *_used(plan, dims), *_shared(plan)]
     for name, entry in plan.entrypoints.items():
         path = f"entrypoints.{name}"
         errors += _inputs(plan, entry, path)
         errors += _outputs(plan, entry, path)
-        errors += _sizes(plan, entry, path)
+        errors += _sizes(dims[name], entry, path)
         errors += _ragged(plan, entry, path)
     return errors
 
 
+def _version(plan: ExecutionPlan, dims: Mapping[str, frozenset[str]]) -> Iterator[GenieError]:
+    """What format 1.0 does not have is refused by its readers, who look at the version alone."""
+    news = {
+        "state": bool(plan.state),
+        "loops": bool(plan.loops),
+        "dimensions that only some entry points use": len(set(dims.values())) > 1,
+    }
+    for key in ("format_version", "min_reader"):
+        said = getattr(plan, key)
+        for what in (what for what, used in news.items() if used):
+            if not at_least(said, STATE_VERSION):
+                message = f"the plan has {what}, of format {STATE_VERSION}, and says {said}"
+                yield problem("GEN0327", key, message)
+
+
+def _used(plan: ExecutionPlan, dims: Mapping[str, frozenset[str]]) -> Iterator[GenieError]:
+    for name in sorted(set(plan.dims).difference(*dims.values())):
+        yield problem("GEN0320", f"dims.{name}", f"no entry point uses the dimension {name!r}")
+
+
+def _shared(plan: ExecutionPlan) -> Iterator[GenieError]:
+    """An input that several entry points take is the same value for each."""
+    known: dict[str, EntryInput] = {}
+    for entry_name, entry in plan.entrypoints.items():
+        for item in entry.inputs:
+            other = known.setdefault(item.name, item)
+            where = f"entrypoints.{entry_name}.inputs.{item.name}"
+            if parse_type(other.type) != parse_type(item.type):
+                message = f"{item.name!r} is {item.type} here and {other.type} elsewhere"
+                yield problem("GEN0320", where, message)
+            if other.device != item.device:
+                message = f"{item.name!r} arrives on {item.device} here, elsewhere {other.device}"
+                yield problem("GEN0310", where, message)
+
+
 def _features(plan: ExecutionPlan) -> list[GenieError]:
     """State and loops must be asked for, so that a daemon without them refuses the plan."""
-    used = {"compute.aten": bool(plan.programs), "state.kv": bool(plan.state)}
-    used["loop.generate"] = bool(plan.loops)
+    used = {"compute.aten": bool(plan.programs), STATE: bool(plan.state), LOOP: bool(plan.loops)}
     ops = (op for program in plan.programs.values() for op in program.ops)
     used[rng.FEATURE] = any(rng.KEYWORD in op.kwargs for op in ops)
     used[FEATURE] = any(op.op in CONTROL for p in plan.programs.values() for op in p.ops)
@@ -92,9 +132,9 @@ def _ragged(plan: ExecutionPlan, entry: EntryPoint, path: str) -> Iterator[Genie
             yield problem("GEN0320", f"{path}.outputs.{sizes}", message)
 
 
-def _sizes(plan: ExecutionPlan, entry: EntryPoint, path: str) -> Iterator[GenieError]:
+def _sizes(dims: frozenset[str], entry: EntryPoint, path: str) -> Iterator[GenieError]:
     """The size of a dimension is read off an input that has it as a size of its own."""
     given = {size.text for item in entry.inputs for size in parse_type(item.type).shape}
-    for name in sorted(set(plan.dims) - given):
+    for name in sorted(dims - given):
         message = f"no input has a size {name!r}, so that it is unknown when the plan runs"
         yield problem("GEN0320", f"{path}.inputs", message)

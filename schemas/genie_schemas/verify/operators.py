@@ -9,7 +9,7 @@ from genie_schemas import args, optable, rng
 from genie_schemas.control import CONTROL
 from genie_schemas.errors import GenieError
 from genie_schemas.expr import Expr
-from genie_schemas.plan import ExecutionPlan, Op, Program
+from genie_schemas.plan import ComputeStep, ExecutionPlan, Op, Program
 from genie_schemas.verify import control
 from genie_schemas.verify._report import problem
 
@@ -18,8 +18,10 @@ def check_programs(plan: ExecutionPlan) -> list[GenieError]:
     """Check every program; also that `opset` names each overload used with the table's hash."""
     errors: list[GenieError] = []
     used: set[str] = set()
+    appended = _appended(plan)
     for key, program in plan.programs.items():
-        errors += _Program(plan, f"programs.{key}", program).check()
+        own = appended.get(key, frozenset())
+        errors += _Program(plan, f"programs.{key}", program, own).check()
         used.update(op.op for op in program.ops if op.op not in CONTROL)
     for key in control.too_deep(plan):
         errors.append(problem("GEN0314", f"programs.{key}", "programs call programs too deeply"))
@@ -28,6 +30,20 @@ def check_programs(plan: ExecutionPlan) -> list[GenieError]:
     for name in sorted(set(plan.opset.schemas) - used):
         errors.append(problem("GEN0306", "opset.schemas", f"{name} is in it but never used"))
     return errors
+
+
+def _appended(plan: ExecutionPlan) -> dict[str, frozenset[str]]:
+    """Program → its inputs that are, at every call, state that the calling step appends to."""
+    found: dict[str, frozenset[str]] = {}
+    for step in plan.steps:
+        if not isinstance(step, ComputeStep) or step.program not in plan.programs:
+            continue
+        states = {e.state for e in step.effects() if plan.state[e.state].update == "append"}
+        formals = plan.programs[step.program].inputs
+        names = {v.name for v, name in zip(formals, step.reads, strict=False) if name in states}
+        found[step.program] = found.get(step.program, frozenset(names)) & names
+    # A program within a program gets operands, of which nobody knows what they are.
+    return {key: names for key, names in found.items() if key not in control.called(plan)}
 
 
 def mutated_values(op: Op, info: optable.OpInfo) -> list[str]:
@@ -64,7 +80,9 @@ def bind(op: Op, info: optable.OpInfo) -> dict[str, args.Arg]:
 
 
 class _Program:
-    def __init__(self, plan: ExecutionPlan, path: str, program: Program) -> None:
+    def __init__(
+        self, plan: ExecutionPlan, path: str, program: Program, appended: frozenset[str]
+    ) -> None:
         self.plan = plan
         self.path = path
         self.program = program
@@ -72,8 +90,10 @@ class _Program:
         self.created: set[str] = set()
         self.seeds: set[str] = set()
         self.known = {v.name for v in program.inputs}
-        self.foreign = set(self.known)
-        """Values that are, or may be, memory of the program's inputs."""
+        self.appended = appended
+        """Inputs that the program may write to: state that grows."""
+        self.roots = {name: frozenset({name}) for name in self.known}
+        """Values that are, or may be, memory of the program's inputs: of which."""
 
     def check(self) -> list[GenieError]:
         if len(self.known) != len(self.program.inputs):
@@ -93,7 +113,7 @@ class _Program:
 
     def op(self, part: str, op: Op) -> None:
         info = optable.lookup(op.op)
-        views = False
+        roots: frozenset[str] = frozenset()
         if op.op in CONTROL:
             try:
                 self.control(part, op)
@@ -107,14 +127,14 @@ class _Program:
             if self.plan.opset.schemas.get(op.op) not in (None, info.schema):
                 self.stale(part, op.op)
             try:
-                views = self.call(part, op, info)
+                roots = self.call(part, op, info)
             except args.ArgError as error:
                 self.fail("GEN0307", part, f"{op.op}: {error}")
         for name in op.out:
             if name is None:
                 continue
-            if views:
-                self.foreign.add(name)
+            if roots:
+                self.roots[name] = roots
             if name in self.known:
                 self.fail("GEN0309", part, f"{name!r} is defined twice")
             self.known.add(name)
@@ -140,8 +160,8 @@ class _Program:
         for told in control.problems(self.plan, op, call):
             self.fail("GEN0307", part, f"{op.op}: {told}")
 
-    def call(self, part: str, op: Op, info: optable.OpInfo) -> bool:
-        """Check a call; whether a result may be memory that the program was given."""
+    def call(self, part: str, op: Op, info: optable.OpInfo) -> frozenset[str]:
+        """Check a call; the inputs of the program whose memory a result may be."""
         bound = bind(op, info)
         types = {a.name: a.type for a in info.args}
         for name, value in bound.items():
@@ -153,11 +173,16 @@ class _Program:
         if not info.returns_list and len(op.out) != len(info.returns):
             raise args.ArgError(f"it returns {len(info.returns)} values, {len(op.out)} are named")
         for name in values_in(bound, info.mutated(bound)):
-            if name not in self.created or name in self.foreign:
-                cause = "a program mutates only what it created, and no view of what it was given"
+            roots = self.roots.get(name, frozenset())
+            if not (roots or name in self.created) or not roots <= self.appended:
+                cause = (
+                    "a program mutates only what it created, no view of what it was given, and "
+                    "state that every step that calls it appends to"
+                )
                 self.fail("GEN0323", part, f"{op.op} writes to {name!r}", cause)
         self.seed(part, op, info.draws(bound))
-        return not self.foreign.isdisjoint(values_in(bound, info.aliased()))
+        aliased = values_in(bound, info.aliased())
+        return frozenset[str]().union(*(self.roots.get(name, ()) for name in aliased))
 
     def seed(self, part: str, op: Op, draws: bool) -> None:
         """A call that draws names its seed, an input of the program; no other call does."""

@@ -163,6 +163,19 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "A plan that keeps state or loops must list the feature in `requires`, so that an executor "
         "without it refuses the plan at once instead of failing in the middle.",
     ),
+    "GEN0326": (
+        "loop not usable",
+        _INVALID,
+        "A generation loop names an entry point and a body that give scores for the next token on "
+        "one device, takes the prompts' lengths, and feeds the token that it drew to the body. "
+        "See docs/plan-format.md, Loops.",
+    ),
+    "GEN0327": (
+        "format version too low",
+        _INVALID,
+        "The plan holds what its format version does not have. A reader of that version would "
+        "misunderstand it instead of refusing it.",
+    ),
     "GEN0330": (
         "plan cannot be written",
         ExitCode.FAILURE,

@@ -208,6 +208,21 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "and no output of it was used. Run again; compare the versions that `genie --version` "
         "and the daemon's log show if it happens again.",
     ),
+    # -- calling generation loops: GEN0440 to GEN0449 --
+    "GEN0440": (
+        "The lengths of the prompts are wrong",
+        ExitCode.USAGE,
+        "`lengths` holds the number of tokens of each prompt: at least 1, at most the width of the "
+        "batch of prompts. Prompts that are shorter than the widest are padded at their end. It "
+        "may be left out when every prompt is as long as the batch is wide.",
+    ),
+    "GEN0441": (
+        "A setting that the entry point does not take",
+        ExitCode.USAGE,
+        "--set gives an entry point that generates its parameters: max_new_tokens, temperature, "
+        "top_k, top_p and seed, each a number. Other entry points take none; with --compare, --set "
+        "gives the spec's template variables their values.",
+    ),
     # -- executors and arenas: GEN0450 to GEN0499 --
     "GEN0450": (
         "The executor of a device died",
@@ -363,5 +378,52 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "The size of this output follows from the data, and the plan holds memory for the most "
         "that the model said it can be, with `torch._check`. The run made it larger. Widen the "
         "bound and compile again, or keep the inputs to it.",
+    ),
+    # -- state and generation: GEN0475 to GEN0489 --
+    "GEN0475": (
+        "The state is not there",
+        ExitCode.FAILURE,
+        """A run continues state (a KV cache) that the device does not hold: it was freed, its
+        session ended, or the executor was started again since. Begin anew: run the entry point that
+        makes the state (prefill) with the tokens so far.""",
+    ),
+    "GEN0476": (
+        "The state is at another version",
+        ExitCode.FAILURE,
+        """State is versioned: a run says which version it continues, and each run that ends well
+        makes the next one. Another run has moved this state on, or the caller lost count. Nothing
+        was changed. Continue from the version that the last answer named, or begin anew.""",
+    ),
+    "GEN0477": (
+        "The state was made for other sizes",
+        ExitCode.USAGE,
+        """The dimensions of state, such as the batch, are fixed by the run that makes it; a run
+        that continues it has the same. Call with as many rows, or begin anew.""",
+    ),
+    "GEN0478": (
+        "The state is in use",
+        ExitCode.FAILURE,
+        """Another run works on this state and did not end in time. One state serves one run after
+        the other: wait for the first, or keep a state for each sequence.""",
+    ),
+    "GEN0479": (
+        "The tokens do not fit the cache",
+        ExitCode.USAGE,
+        """A plan's KV cache holds a fixed number of tokens, those of the prompt and the new ones
+        together. Nothing was generated. Ask for fewer tokens, shorten the prompt, or raise
+        `llm.max_cache_len` in the spec and compile again.""",
+    ),
+    "GEN0480": (
+        "A generation parameter is out of range",
+        ExitCode.USAGE,
+        """`max_new_tokens` is at least 1, `temperature` 0 (the likeliest token) or more, `top_k` 0
+        (every token) or more, `top_p` above 0 and at most 1, `seed` from 0 to 2^53 - 1.""",
+    ),
+    "GEN0481": (
+        "No token can be drawn",
+        ExitCode.FAILURE,
+        """The model's scores for the next token are not numbers (NaN), so that no probabilities
+        follow from them. The weights are damaged or the computation overflowed: compare with the
+        model itself on the same prompt.""",
     ),
 }
