@@ -15,15 +15,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from genie.graph import check
-from genie.graph.ir import Graph, from_data
+from genie.graph.entries import Entries, entries_from
+from genie.graph.ir import Graph
 from genie.plan.emit import Emitted, emit
 from genie.plan.store import Written, write
-from genie.schedule import Placed, Schedule, Segment, cut, place, schedule
+from genie.schedule import Scheduled, schedule_entries
 from genie.schedule.placement import stage_modules
 from genie.semantics import Region, assign_regions
 from genie.spec import LoadedSpec, load_spec
@@ -54,17 +55,20 @@ class Work:
 
     request: Request
     spec: LoadedSpec | None = None
-    graph: Graph | None = None
+    entries: Entries | None = None
     constants: Path | None = None
     """The file whose content the constants are: the spec's weights, or a fresh one in scratch."""
     regions: tuple[Region, ...] = ()
-    node_regions: tuple[str, ...] = ()
-    placed: Placed | None = None
-    segments: tuple[Segment, ...] = ()
-    notes: tuple[str, ...] = ()
-    schedule: Schedule | None = None
+    node_regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Entry point → the region of each of its nodes."""
+    scheduled: Scheduled | None = None
     plan: ExecutionPlan | None = None
     seconds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def graph(self) -> Graph | None:
+        """The graph of the first entry point: of the forward, or of a language model's prefill."""
+        return None if self.entries is None else self.entries.first
 
 
 def read_spec(work: Work) -> Work:
@@ -75,50 +79,50 @@ def read_spec(work: Work) -> Work:
 def capture(work: Work) -> Work:
     """capture: load the model and export it, in a child process."""
     loaded = _need(work.spec)
-    graph, constants, seconds = _run_child(work.request, loaded)
-    check(graph, "capture")
+    entries, constants, seconds = _run_child(work.request, loaded)
+    for graph in entries.graphs.values():
+        check(graph, "capture")
     return dataclasses.replace(
-        work, graph=graph, constants=constants, seconds=(*work.seconds, *seconds)
+        work, entries=entries, constants=constants, seconds=(*work.seconds, *seconds)
     )
 
 
 def semantics(work: Work) -> Work:
     """semantics: regions from the module hierarchy."""
-    graph = _need(work.graph)
-    nodes, regions = assign_regions(graph, stage_modules(_need(work.spec).spec))
-    return dataclasses.replace(work, node_regions=tuple(nodes), regions=tuple(regions))
+    splits = stage_modules(_need(work.spec).spec)
+    found = {n: assign_regions(g, splits) for n, g in _need(work.entries).graphs.items()}
+    regions: dict[str, Region] = {}
+    for _, some in found.values():
+        for region in some:
+            regions.setdefault(region.path, region)
+    return dataclasses.replace(
+        work,
+        node_regions={name: tuple(nodes) for name, (nodes, _) in found.items()},
+        regions=tuple(regions.values()),
+    )
 
 
 def schedule_steps(work: Work) -> Work:
     """schedule: place nodes on devices, cut them into segments, order the steps."""
-    spec = _need(work.spec)
-    placed = place(_need(work.graph), spec.spec, str(spec.path))
-    graph, segments, notes = cut(_need(work.graph), list(work.node_regions), placed.devices)
-    check(graph, "schedule")
-    return dataclasses.replace(
-        work,
-        graph=graph,
-        placed=placed,
-        segments=tuple(segments),
-        notes=tuple(notes),
-        schedule=schedule(graph, segments, spec.spec.devices[0].id),
-    )
+    loaded, entries = _need(work.spec), _need(work.entries)
+    made = schedule_entries(entries, work.node_regions, loaded.spec, str(loaded.path))
+    for graph in made.entries.graphs.values():
+        check(graph, "schedule")
+    return dataclasses.replace(work, entries=made.entries, scheduled=made)
 
 
 def emit_plan(work: Work) -> Work:
     """plan: programs, values and steps as the file has them."""
-    spec, placed = _need(work.spec), _need(work.placed)
+    spec = _need(work.spec)
     digest = file_digest(_need(work.constants)).removeprefix("blake3:")[:16]
     facts = Emitted(
         spec=spec.spec,
         spec_digest=f"sha256:{spec.digest}",
         passes=tuple(f"{name}@1" for name, _ in STAGES),
         regions=work.regions,
-        reasons=(*placed.reasons, *work.notes),
         constants_file=f"{spec.spec.name}.{digest}.safetensors",
     )
-    plan = emit(_need(work.graph), _need(work.schedule), facts)
-    return dataclasses.replace(work, plan=plan)
+    return dataclasses.replace(work, plan=emit(_need(work.scheduled), facts))
 
 
 def verify_plan(work: Work) -> Work:
@@ -200,15 +204,16 @@ _PATIENCE = 0.2
 
 def _run_child(
     request: Request, loaded: LoadedSpec
-) -> tuple[Graph, Path, Sequence[tuple[str, float]]]:
-    """Run `genie.driver_child`; its stages' seconds come back with the graph."""
+) -> tuple[Entries, Path, Sequence[tuple[str, float]]]:
+    """Run `genie.driver_child`; its stages' seconds come back with the graphs."""
     read_end, write_end = os.pipe()
     message = json.dumps(
         {
             "folder": str(request.scratch),
             "model": str(request.model.absolute()),
             "shown": str(request.model),
-            "spec": loaded.spec.model_dump_json(by_alias=True, exclude={"policies"}),
+            "spec": loaded.spec.dumps(),
+            "spec_file": str(loaded.path),
             "weights": str(loaded.weights.absolute()) if loaded.weights else None,
             "progress_fd": write_end,
         }
@@ -232,12 +237,12 @@ def _run_child(
     bug = request.scratch / "bug.json"
     if bug.exists():
         raise InternalError(json.loads(bug.read_text(encoding="utf-8")), stage="capture")
-    made = request.scratch / "graph.json"
+    made = request.scratch / "entries.json"
     if child.returncode != 0 or not made.exists():
         raise _died(child.returncode, str(request.model))
-    graph = from_data(json.loads(made.read_text(encoding="utf-8")))
+    entries = entries_from(json.loads(made.read_text(encoding="utf-8")))
     fresh = request.scratch / "constants.safetensors"
-    return graph, fresh if fresh.exists() else _need(loaded.weights), seconds
+    return entries, fresh if fresh.exists() else _need(loaded.weights), seconds
 
 
 def _as_given(error: GenieError, loaded: LoadedSpec) -> GenieError:

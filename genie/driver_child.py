@@ -1,7 +1,7 @@
 """The child process of `genie compile`: imports the user's model and captures it.
 
-It reads a request from standard input and writes into the request's folder: `graph.json` and, when
-they must be written anew, `constants.safetensors`; or `error.json`. Progress goes line by line to
+It reads a request from standard input and writes into the request's folder: `entries.json` and,
+when they must be written anew, `constants.safetensors`; or `error.json`. Progress goes line by line to
 the file descriptor that the request names. Whatever the user's code prints goes to standard error.
 """
 
@@ -20,7 +20,7 @@ from genie_schemas.errors.user_code import error_text
 
 
 def main() -> int:
-    """Answer one request; 0 when `graph.json` was written, 1 when `error.json` was."""
+    """Answer one request; 0 when `entries.json` was written, 1 when `error.json` was."""
     # Ctrl-C reaches the whole terminal: the parent ends this process, without a second traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.loads(sys.stdin.read())
@@ -62,18 +62,15 @@ def _capture(request: dict[str, Any], folder: Path) -> None:
 
     model = load_model(path, shown, spec, weights, mapped=True)
     stage("capture")
-    from genie.capture.capture import capture
-    from genie.capture.exporter import export
-    from genie.capture.locate import Locator
+    from genie.capture.entries import capture_entries
     from genie.capture.store import same_tensors, save
-    from genie.graph.ir import to_data
+    from genie.graph.entries import entries_data
 
-    program = export(model, spec, path, shown)
-    captured = capture(model, program, spec, shown, Locator(model, spec, path, shown))
+    entries, tensors = capture_entries(model, spec, path, shown, request["spec_file"])
     stage("constants")
-    if weights is None or not same_tensors(weights, captured.graph.constants):
-        save(captured.tensors, folder / "constants.safetensors")
-    _write(folder / "graph.json", to_data(captured.graph))
+    if weights is None or not same_tensors(weights, entries.constants.values()):
+        save(tensors, folder / "constants.safetensors")
+    _write(folder / "entries.json", entries_data(entries))
 
 
 if __name__ == "__main__":

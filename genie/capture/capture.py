@@ -8,6 +8,7 @@ dropout are their input. What remains is one `Node` a call, with values named by
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,15 +45,23 @@ class Captured:
 
 
 def capture(
-    model: nn.Module, program: ExportedProgram, spec: Spec, shown: str, locate: Locate
+    model: nn.Module,
+    program: ExportedProgram,
+    spec: Spec,
+    shown: str,
+    locate: Locate,
+    states: Mapping[str, str] | None = None,
 ) -> Captured:
     """Turn an exported program into the graph IR.
 
-    `locate` finds the user's line of a call, for errors. Raises GenieError GEN0223 … GEN0227.
+    `locate` finds the user's line of a call, for errors; `states` are inputs whose memory lives on
+    after the call, with the names that the plan has for them. Raises GenieError GEN0223 … GEN0227.
     """
     inline_regions(program.graph_module)
     without_out(program.graph)
     walk = Walk(program, spec, shown, locate)
+    for name in (states or {}).values():
+        walk.namer.reserve(name)
     inputs = _inputs(walk, model)
     used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
     first = first_names(model, program)
@@ -70,7 +79,8 @@ def capture(
     _no_lost_mutation(walk, held)
     outputs += updates(held, walk.written, [o.name for o in outputs])
     outputs = _drop_fresh_copies(walk, outputs)
-    walk.nodes = live_nodes(walk.nodes, outputs, walk.values)
+    lasting = {i.value.storage for i in inputs if i.name in (states or {})}
+    walk.nodes = live_nodes(walk.nodes, outputs, walk.values, lasting)
     used = {name for node in walk.nodes for name in node.reads()}
     used.update(o.value for o in outputs if o.value is not None)
     kept, tensors = dedupe([c for c in held if c[0].name in used])

@@ -19,7 +19,8 @@ from genie_schemas.errors import ExitCode
 if TYPE_CHECKING:
     from genie.driver import Work
     from genie.plan.store import Written
-    from genie_schemas.plan import ExecutionPlan
+    from genie.schedule import Scheduled
+    from genie_schemas.plan import ExecutionPlan, Step
 
 __all__ = ["command"]
 
@@ -212,20 +213,28 @@ def _stopped(model: Path, spec: Path, settings: dict[str, str], stage: str, as_j
 
 
 def _stage_json(work: Work, stage: str) -> dict[str, Any]:
+    from genie.graph.entries import entries_data
     from genie.graph.ir import to_data
     from genie_schemas import writer
 
     if stage == "spec" and work.spec is not None:
         return {"spec": work.spec.spec.model_dump(mode="json", by_alias=True)}
-    if stage == "capture" and work.graph is not None:
-        return {"graph": to_data(work.graph)}
+    if stage == "capture" and work.entries is not None:
+        several = len(work.entries.graphs) > 1
+        return entries_data(work.entries) if several else {"graph": to_data(work.entries.first)}
     if stage == "semantics":
         return {
             "regions": [{"module": r.path, "class": r.kind, "ops": r.ops} for r in work.regions]
         }
-    if stage == "schedule" and work.schedule is not None:
-        return {"steps": [writer.step_data(step) for step in work.schedule.steps]}
+    if stage == "schedule" and work.scheduled is not None:
+        return {"steps": [writer.step_data(step) for step in _steps(work.scheduled)]}
     return {"plan": writer.plan_data(_made(work))}
+
+
+def _steps(scheduled: Scheduled) -> Iterator[Step]:
+    """Every entry point's steps."""
+    for schedule in scheduled.schedules.values():
+        yield from schedule.steps
 
 
 def _stage_text(work: Work, stage: str) -> str:
@@ -235,14 +244,18 @@ def _stage_text(work: Work, stage: str) -> str:
 
     if stage == "spec" and work.spec is not None:
         return work.spec.spec.model_dump_json(by_alias=True, indent=2) + "\n"
-    if stage == "capture" and work.graph is not None:
-        return print_graph(work.graph)
+    if stage == "capture" and work.entries is not None:
+        graphs = work.entries.graphs
+        titled = len(graphs) > 1
+        return "\n".join(
+            (f"# {name}\n" if titled else "") + print_graph(graph) for name, graph in graphs.items()
+        )
     if stage == "semantics":
         rows = [(r.path or "(model)", r.kind, count(r.ops, "op")) for r in work.regions]
         return "\n".join(columns(rows, "")) + "\n"
-    if stage == "schedule" and work.schedule is not None:
+    if stage == "schedule" and work.scheduled is not None:
         # A program has its key only once it is emitted; here the step has the draft's.
-        steps = [writer.step_data(step) for step in work.schedule.steps]
+        steps = [writer.step_data(step) for step in _steps(work.scheduled)]
         return "".join(
             canonical.compact({k: v for k, v in step.items() if k != "program"}) + "\n"
             for step in steps

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from genie_schemas import args, canonical
 from genie_schemas.args import Arg, Ref
@@ -50,6 +50,24 @@ class Constant:
     key: str
     digest: str
     bytes: int
+
+    @property
+    def name(self) -> str:
+        """Name of its value."""
+        return self.value.name
+
+
+@dataclass(frozen=True)
+class State:
+    """A tensor that lives on from call to call, on the device that first writes or reads it.
+
+    Calls write into an `append` state; a `replace` state stays what it is during a call, and the
+    value `new` takes its place afterwards (None: the graph leaves it).
+    """
+
+    value: Value
+    update: Literal["append", "replace"]
+    new: str | None = None
 
     @property
     def name(self) -> str:
@@ -147,10 +165,13 @@ class Graph:
     """Graphs that calls of control flow name, each before those that call it."""
     ragged: tuple[str, ...] = ()
     """Values whose size data decides; their types say the most that it can be."""
+    states: tuple[State, ...] = ()
+    """What the graph shares with other entry points of the model, and with its next call."""
 
     def values(self) -> Iterator[Value]:
-        """Every value: inputs, constants, then results in order."""
+        """Every value: inputs, states, constants, then results in order."""
         yield from (i.value for i in self.inputs)
+        yield from (s.value for s in self.states)
         yield from (c.value for c in self.constants)
         for node in self.nodes:
             yield from (v for v in node.results if v is not None)
@@ -164,6 +185,20 @@ class Graph:
     def constant_names(self) -> frozenset[str]:
         """Names of all constants."""
         return frozenset(c.name for c in self.constants)
+
+    @cached_property
+    def state_names(self) -> frozenset[str]:
+        """Names of all states."""
+        return frozenset(s.name for s in self.states)
+
+    def kept(self) -> Iterator[Output]:
+        """What must be computed: the outputs, and what takes the place of states."""
+        yield from self.outputs
+        yield from (Output(s.name, s.new) for s in self.states if s.new is not None)
+
+    def appended(self) -> frozenset[int]:
+        """The memory of states that calls write into."""
+        return frozenset(s.value.storage for s in self.states if s.update == "append")
 
 
 def to_data(graph: Graph) -> dict[str, Any]:
@@ -192,6 +227,8 @@ def to_data(graph: Graph) -> dict[str, Any]:
         "modules": [list(m) for m in graph.modules],
     }
     # Left out where there is none, which keeps the digest of such a graph.
+    if graph.states:
+        data["states"] = [[value(s.value), s.update, s.new] for s in graph.states]
     if graph.ragged:
         data["ragged"] = list(graph.ragged)
     if graph.bodies:
@@ -234,6 +271,7 @@ def from_data(data: Mapping[str, Any]) -> Graph:
             for name, inputs, calls, outputs in data.get("bodies", ())
         ),
         ragged=tuple(str(name) for name in data.get("ragged", ())),
+        states=tuple(State(value(v), *rest) for v, *rest in data.get("states", ())),
     )
 
 

@@ -28,13 +28,13 @@ def single_assignment(graph: Graph) -> Iterator[str]:
 
 def defined_before_use(graph: Graph) -> Iterator[str]:
     """Nodes read only inputs, constants and earlier results; outputs name values."""
-    known = {i.name for i in graph.inputs} | set(graph.constant_names)
+    known = {i.name for i in graph.inputs} | graph.constant_names | graph.state_names
     for node in graph.nodes:
         for name in node.reads():
             if name not in known:
                 yield f"{node.op} reads {name} before it is defined"
         known.update(node.writes())
-    for output in graph.outputs:
+    for output in graph.kept():
         if output.value is not None and output.value not in known:
             yield f"the output {output.name} is no value"
 
@@ -87,7 +87,7 @@ def _all_nodes(graph: Graph) -> Iterator[Node]:
 
 
 def mutates_own_values(graph: Graph) -> Iterator[str]:
-    """No node writes to the memory of an input or a constant."""
+    """No node writes to the memory of an input, a constant, or a state that is replaced."""
     foreign = {v.storage: v.name for v in _outer(graph)}
     table = graph.table
     for node in graph.nodes:
@@ -99,6 +99,7 @@ def mutates_own_values(graph: Graph) -> Iterator[str]:
 def _outer(graph: Graph) -> Iterator[Value]:
     yield from (i.value for i in graph.inputs)
     yield from (c.value for c in graph.constants)
+    yield from (s.value for s in graph.states if s.update == "replace")
 
 
 def mutated(node: Node) -> list[str]:

@@ -9,11 +9,17 @@ from genie.graph.legality import mutated
 
 
 def live_nodes(
-    nodes: Sequence[Node], outputs: Iterable[Output], values: Mapping[str, Value]
+    nodes: Sequence[Node],
+    outputs: Iterable[Output],
+    values: Mapping[str, Value],
+    lasting: Iterable[int] = (),
 ) -> list[Node]:
-    """Drop calls that no output depends on; a write counts when its memory is read later."""
+    """Drop calls that no output depends on.
+
+    A write counts when its memory is read later, or is that of a state (`lasting`).
+    """
     live = {o.value for o in outputs if o.value is not None}
-    memory = {values[name].storage for name in live}
+    memory = {values[name].storage for name in live} | set(lasting)
     kept = []
     for node in reversed(nodes):
         writes = any(values[name].storage in memory for name in mutated(node))

@@ -21,6 +21,8 @@ def _lines(graph: Graph) -> Iterator[str]:
         yield f"  dim {name} in {low}..{high}"
     for item in graph.inputs:
         yield f"  input {item.name}: {item.value.type}"
+    for state in graph.states:
+        yield f"  state {state.name}: {state.value.type}, {state.update}"
     for constant in graph.constants:
         tied = "" if constant.key == constant.name else f" = {constant.key}"
         yield f"  {constant.kind} {constant.name}: {constant.value.type}{tied}"
@@ -38,6 +40,9 @@ def _lines(graph: Graph) -> Iterator[str]:
     for output in graph.outputs:
         shown = output.value if output.value is not None else show(output.literal)
         yield f"  return {output.name} = {shown}"
+    for state in graph.states:
+        if state.new is not None:
+            yield f"  next {state.name} = {state.new}"
 
 
 def _call(node: Node) -> str:

@@ -40,7 +40,7 @@ def run_eager(
     request: dict[str, Any] = {
         "model": str(model.absolute()),
         "shown": str(model),
-        "spec": loaded.spec.model_dump_json(by_alias=True, exclude={"policies"}),
+        "spec": loaded.spec.dumps(),
         "weights": str(loaded.weights.absolute()) if loaded.weights else None,
         "inputs": str(inputs),
         "outputs": str(outputs),

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import genie
-from genie.graph.ir import Graph, graph_digest
+from genie.graph.entries import FORWARD, Entries, entries_digest
+from genie.graph.ir import Graph
 from genie.plan.programs import build, build_bodies, called
+from genie.plan.qualify import Qualified
+from genie.schedule.entries import Scheduled
 from genie.schedule.steps import Schedule
 from genie.semantics.regions import Region
 from genie_schemas import control, optable, ragged, rng, writer
@@ -16,6 +19,7 @@ from genie_schemas.expr import parse
 from genie_schemas.names import identifier
 from genie_schemas.plan import (
     FORMAT,
+    FORMAT_VERSION,
     STATELESS_VERSION,
     ComputeStep,
     Constant,
@@ -31,6 +35,7 @@ from genie_schemas.plan import (
     Policy,
     Program,
     Provenance,
+    State,
     Step,
     TransferStep,
     Value,
@@ -56,33 +61,36 @@ class Emitted:
     spec_digest: str
     passes: tuple[str, ...]
     regions: Sequence[Region]
-    reasons: Sequence[str]
     constants_file: str
     """Name of the safetensors file that holds the constants."""
 
 
-def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
+def emit(scheduled: Scheduled, facts: Emitted) -> ExecutionPlan:
     """Write the plan. Its digest is computed last; nothing in it depends on machine or moment."""
-    programs, steps = _programs(graph, schedule)
+    entries, schedules = scheduled.entries, scheduled.schedules
+    programs: dict[str, Program] = {}
+    parts = {n: _part(n, g, schedules[n], programs) for n, g in entries.graphs.items()}
+    steps = tuple(step for part in parts.values() for step in part.steps)
     used = {op.op for program in programs.values() for op in program.ops} - set(control.CONTROL)
-    values = _values(graph, schedule, steps)
-    devices = _devices(facts.spec, schedule, steps)
+    devices = _devices(facts.spec, schedules.values(), steps)
+    lasting = bool(entries.states or entries.loops)
+    version = FORMAT_VERSION if lasting else STATELESS_VERSION
     plan = ExecutionPlan(
         format=FORMAT,  # type: ignore[arg-type]
-        format_version=STATELESS_VERSION,
-        min_reader=STATELESS_VERSION,
+        format_version=version,
+        min_reader=version,
         plan_digest=ZERO,
-        name=identifier(graph.name),
-        requires=_requires(graph, programs.values()),
-        opset=Opset(torch=graph.torch, schemas={n: _schema(n) for n in sorted(used)}),
+        name=identifier(entries.first.name),
+        requires=_requires(entries, programs.values()),
+        opset=Opset(torch=entries.first.torch, schemas={n: _schema(n) for n in sorted(used)}),
         provenance=Provenance(
             spec=facts.spec_digest,
-            graph=graph_digest(graph),
-            weights=_weights_digest(graph),
+            graph=entries_digest(entries),
+            weights=_weights_digest(entries),
             compiler=genie.__version__,
             passes=list(facts.passes),
         ),
-        dims={name: Dim(min=low, max=high) for name, low, high in graph.dims},
+        dims={name: Dim(min=low, max=high) for name, low, high in entries.dims},
         devices=devices,
         links={
             f"{s.src}->{s.dst}": ASSUMED_LINK
@@ -90,15 +98,15 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
                 (s for s in steps if isinstance(s, TransferStep)), key=lambda s: (s.src, s.dst)
             )
         },
-        entrypoints={"forward": _entrypoint(graph, schedule, steps)},
-        constants=_constants(graph, facts.constants_file),
-        state={},
+        entrypoints={name: part.entry for name, part in parts.items()},
+        constants=_constants(entries, facts.constants_file),
+        state=_states(entries, scheduled.state_devices),
         programs=programs,
-        values=values,
+        values={name: value for part in parts.values() for name, value in part.values.items()},
         policies=_policies(facts.spec),
         steps=list(steps),
-        loops={},
-        advisory=_advisory(facts),
+        loops=dict(entries.loops),
+        advisory=_advisory(facts, scheduled),
     )
     peaks = peak_bytes(plan)
     plan = plan.model_copy(
@@ -109,13 +117,43 @@ def emit(graph: Graph, schedule: Schedule, facts: Emitted) -> ExecutionPlan:
     return plan.model_copy(update={"plan_digest": writer.plan_digest(writer.plan_data(plan))})
 
 
-def _requires(graph: Graph, programs: Iterable[Program]) -> list[str]:
+@dataclass(frozen=True)
+class _Part:
+    """What one entry point brings into the plan."""
+
+    entry: EntryPoint
+    steps: tuple[Step, ...]
+    values: Mapping[str, Value]
+
+
+def _part(name: str, graph: Graph, schedule: Schedule, programs: dict[str, Program]) -> _Part:
+    """An entry point's part; its programs join `programs`."""
+    steps = _programs(graph, schedule, programs)
+    values = _values(graph, schedule, steps)
+    entry = _entrypoint(graph, schedule, steps)
+    if name == FORWARD:
+        return _Part(entry, steps, values)
+    # Several entry points have values and steps of one name: each gets its own in front.
+    qualified = Qualified(name, values)
+    return _Part(
+        qualified.entry(entry),
+        tuple(qualified.step(step) for step in steps),
+        {qualified.name(value): entry for value, entry in values.items()},
+    )
+
+
+def _requires(entries: Entries, programs: Iterable[Program]) -> list[str]:
     """The features that an executor and a client of the plan must have."""
     ops = [op for program in programs for op in program.ops]
     found = ["compute.aten"]
+    if entries.states:
+        found.append("state.kv")
+    if entries.loops:
+        found.append("loop.generate")
+    graphs = entries.graphs.values()
     if any(op.op in control.CONTROL for op in ops):
         found.append(control.FEATURE)
-    if graph.ragged and ragged.pairs(o.name for o in graph.outputs):
+    if any(g.ragged and ragged.pairs(o.name for o in g.outputs) for g in graphs):
         found.append(ragged.FEATURE)
     if any(rng.KEYWORD in op.kwargs for op in ops):
         found.append(rng.FEATURE)
@@ -127,9 +165,8 @@ def _schema(name: str) -> str:
     return info.schema if info is not None else ""
 
 
-def _programs(graph: Graph, schedule: Schedule) -> tuple[dict[str, Program], tuple[Step, ...]]:
-    """Programs in the order of first use, and the steps that now name them."""
-    programs: dict[str, Program] = {}
+def _programs(graph: Graph, schedule: Schedule, programs: dict[str, Program]) -> tuple[Step, ...]:
+    """Programs join `programs` in the order of first use; the steps that now name them."""
     steps: list[Step] = []
     keys = {c.name: c.key for c in graph.constants}
     bodies = build_bodies(graph)
@@ -145,7 +182,7 @@ def _programs(graph: Graph, schedule: Schedule) -> tuple[dict[str, Program], tup
         programs.setdefault(built.key, built.program)
         actual = [moved.get(name, keys.get(name, name)) for name in reads]
         steps.append(step.model_copy(update={"program": built.key, "reads": actual}))
-    return programs, tuple(steps)
+    return tuple(steps)
 
 
 def _add_called(
@@ -180,8 +217,8 @@ def _values(graph: Graph, schedule: Schedule, steps: Sequence[Step]) -> dict[str
     return values
 
 
-def _devices(spec: Spec, schedule: Schedule, steps: Sequence[Step]) -> dict[str, Device]:
-    used: set[str] = set(schedule.input_devices.values())
+def _devices(spec: Spec, schedules: Iterable[Schedule], steps: Sequence[Step]) -> dict[str, Device]:
+    used = {device for each in schedules for device in each.input_devices.values()}
     for step in steps:
         used.update((step.src, step.dst) if isinstance(step, TransferStep) else (step.device,))
     return {
@@ -212,20 +249,33 @@ def _entrypoint(graph: Graph, schedule: Schedule, steps: Sequence[Step]) -> Entr
     )
 
 
-def _constants(graph: Graph, file: str) -> dict[str, Constant]:
+def _states(entries: Entries, devices: Mapping[str, str]) -> dict[str, State]:
+    return {
+        name: State(
+            type=state.value.type,
+            device=devices[name],
+            initial="zeros",
+            version=0,
+            update=state.update,
+        )
+        for name, state in entries.states.items()
+    }
+
+
+def _constants(entries: Entries, file: str) -> dict[str, Constant]:
     return {
         c.name: Constant(
             type=c.value.type, digest=c.digest, bytes=c.bytes, source=f"{file}#{c.key}"
         )
-        for c in graph.constants
+        for c in entries.constants.values()
         if c.key == c.name
     }
 
 
-def _weights_digest(graph: Graph) -> str:
+def _weights_digest(entries: Entries) -> str:
     from genie_schemas.canonical import digest
 
-    return digest({c.name: [c.value.type, c.digest] for c in graph.constants})
+    return digest({c.name: [c.value.type, c.digest] for c in entries.constants.values()})
 
 
 def _policies(spec: Spec) -> dict[str, Policy]:
@@ -240,8 +290,10 @@ def _policies(spec: Spec) -> dict[str, Policy]:
     }
 
 
-def _advisory(facts: Emitted) -> dict[str, Any]:
-    kind = facts.spec.workload
+def _advisory(facts: Emitted, scheduled: Scheduled) -> dict[str, Any]:
+    kind: str = facts.spec.workload
+    if scheduled.entries.loops and kind == "auto":
+        kind = "llm"
     known = kind != "auto"
     return {
         "semantics": {
@@ -249,7 +301,7 @@ def _advisory(facts: Emitted) -> dict[str, Any]:
             "confidence": "1" if known else "0",
             "regions": [{"module": r.path, "class": r.kind, "ops": r.ops} for r in facts.regions],
         },
-        "placement": list(facts.reasons),
+        "placement": list(scheduled.reasons),
     }
 
 

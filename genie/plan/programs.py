@@ -38,7 +38,12 @@ def build(
     """
     nodes = graph.nodes[segment.start : segment.stop]
     local = _Local(segment.region)
-    names = {name: local.argument(name, name in graph.constant_names) for name in reads}
+    names = {
+        name: local.state(name)
+        if name in graph.state_names
+        else local.argument(name, name in graph.constant_names)
+        for name in reads
+    }
     return _program(graph, nodes, graph.table, (reads, writes), (local, names), bodies or {})
 
 
@@ -117,6 +122,9 @@ class _Local:
         if constant and name.startswith(prefix):
             return self.namer(name.removeprefix(prefix))
         return self.namer(f"shared.{name.rpartition('.')[2]}" if constant else "x")
+
+    def state(self, name: str) -> str:
+        return self.namer(f"state.{name.rpartition('.')[2]}")
 
     def value(self, node: Node) -> str:
         base = node.op.split(".")[1]

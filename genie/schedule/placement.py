@@ -43,6 +43,7 @@ def place(graph: Graph, spec: Spec, file: str | None) -> Placed:
     order = [stage.device for stage in spec.placement.stages]
     stage_of = {m: i for i, stage in enumerate(spec.placement.stages) for m in stage.modules}
     stages: list[int | None] = [_named(node.module, stage_of) for node in graph.nodes]
+    _keep_lengths_first(graph, stages)
     _follow_producers(graph, stages)
     _follow_consumers(graph, stages)
     devices = tuple(order[i or 0] for i in stages)
@@ -85,6 +86,14 @@ def _check_modules(graph: Graph, spec: Spec, file: str | None) -> None:
             )
     if errors:
         raise GenieErrors(errors)
+
+
+def _keep_lengths_first(graph: Graph, stages: list[int | None]) -> None:
+    """What reads a state that is replaced as a whole runs on the first stage, where it lies."""
+    whole = {s.name for s in graph.states if s.update == "replace"}
+    for i, node in enumerate(graph.nodes):
+        if not whole.isdisjoint(node.reads()):
+            stages[i] = 0
 
 
 def _follow_producers(graph: Graph, stages: list[int | None]) -> None:

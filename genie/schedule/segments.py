@@ -62,14 +62,19 @@ def cut(
         dataclasses.replace(o, value=rebase.names.get(o.value or "", o.value))
         for o in graph.outputs
     )
+    states = tuple(
+        dataclasses.replace(s, new=rebase.names.get(s.new or "", s.new)) for s in graph.states
+    )
     items = retake_views(items, graph, rebase.table, rebase.namer)
+    rebuilt = dataclasses.replace(
+        graph, nodes=tuple(item.node for item in items), outputs=outputs, states=states
+    )
     # Views that were taken again are dead where they were taken first.
-    live = live_nodes([item.node for item in items], outputs, rebase.table)
+    live = live_nodes(rebuilt.nodes, rebuilt.kept(), rebase.table, graph.appended())
     kept = {id(node) for node in live}
     items = [item for item in items if id(item.node) in kept]
     _number_again(items)
-    rebuilt = dataclasses.replace(graph, nodes=tuple(item.node for item in items), outputs=outputs)
-    return rebuilt, _segments(items), notes
+    return dataclasses.replace(rebuilt, nodes=tuple(live)), _segments(items), notes
 
 
 def _number(items: list[Item]) -> None:
@@ -181,6 +186,7 @@ OUTSIDE = -1
 
 def _given(graph: Graph) -> Iterator[Value]:
     yield from (i.value for i in graph.inputs)
+    yield from (s.value for s in graph.states)
     yield from (c.value for c in graph.constants)
 
 
@@ -197,6 +203,7 @@ class _Rebase:
         self.next_storage = max((v.storage for v in graph.values()), default=0)
         self.home = dict.fromkeys((v.storage for v in _given(graph)), OUTSIDE)
         """Storage → segment that created it."""
+        self.lasting = graph.appended()
         self.base = {v.storage: v.name for v in reversed([*_given(graph)])}
         """Storage → the first value in it, of which the others are views."""
         self.made_by: dict[str, Node] = {}
@@ -226,6 +233,8 @@ class _Rebase:
         pending = [name]
         while pending:
             storage = self.table[pending.pop()].storage
+            if storage in self.lasting:
+                continue  # it is there to be written to, and lies where the layer does
             if self.home[storage] != segment:
                 return True
             if storage not in seen:
@@ -261,7 +270,7 @@ class _Rebase:
         used: set[str] = set()
         for later in self.items[at:]:
             used.update(self.names.get(n, n) for n in later.node.reads())
-        used.update(self.names.get(o.value, o.value) for o in self.graph.outputs if o.value)
+        used.update(self.names.get(o.value, o.value) for o in self.graph.kept() if o.value)
         needed = [m for m in members if m in used or m == base]
         wanted = self._with_origins(needed, base)
         fresh: dict[str, str] = {}

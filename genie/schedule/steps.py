@@ -7,16 +7,18 @@ that a changed layer changes its own lines only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from genie.graph.ir import Graph
 from genie.schedule.segments import Segment
+from genie.schedule.states import Effects
 from genie_schemas.names import Namer, clean
 from genie_schemas.plan import (
     ComputeStep,
     FreeStep,
     LoadStep,
+    Priority,
     ReturnStep,
     Step,
     TransferStep,
@@ -42,21 +44,42 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Lying:
+    """Where things lie that the steps of one entry point do not decide.
+
+    `default` takes what nothing reads; `states` are the devices of states, `inputs` those of inputs
+    that a loop makes, each on the device where it is sampled. Such an input is sent to every device
+    first: it tells them that a turn begins.
+    """
+
+    default: str
+    states: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Use:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
 
 
-def schedule(graph: Graph, segments: list[Segment], default_device: str) -> Schedule:
+def schedule(
+    graph: Graph, segments: list[Segment], lying: Lying, priority: Priority = "activation"
+) -> Schedule:
     """Order loads, computes, transfers, frees and returns of the segments."""
-    return _Scheduler(graph, segments, default_device).run()
+    return _Scheduler(graph, segments, lying, priority).run()
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, segments: list[Segment], default_device: str) -> None:
+    def __init__(
+        self, graph: Graph, segments: list[Segment], lying: Lying, priority: Priority
+    ) -> None:
         self.graph = graph
         self.segments = segments
-        self.default = default_device
+        self.lying = lying
+        self.default = lying.default
+        self.priority = priority
+        self.effects = Effects(graph)
         self.keys = {c.name: c.key for c in graph.constants}
         self.uses = _uses(graph, segments)
         self.ids = Namer()
@@ -68,21 +91,25 @@ class _Scheduler:
 
     def run(self) -> Schedule:
         inputs = self._place_inputs()
-        for i, (segment, use) in enumerate(zip(self.segments, self.uses, strict=True)):
+        self.where.update(self.lying.states)
+        for name in self.lying.inputs:
+            for device in sorted({segment.device for segment in self.segments}):
+                self._at(name, device)
+        for segment, use in zip(self.segments, self.uses, strict=True):
             label = self._label(segment, use)
             self._load(label, segment.device, use.reads)
-            reads = tuple(self._at(name, segment.device, i) for name in use.reads)
+            reads = tuple(self._at(name, segment.device) for name in use.reads)
             step = self.ids(f"{label}/compute@{segment.device}")
-            self.steps.append(
-                ComputeStep(
-                    id=step,
-                    kind="compute",
-                    device=segment.device,
-                    program=DRAFT_PROGRAM,
-                    reads=list(reads),
-                    writes=list(use.writes),
-                )
+            made = ComputeStep(
+                id=step,
+                kind="compute",
+                device=segment.device,
+                program=DRAFT_PROGRAM,
+                reads=list(reads),
+                writes=list(use.writes),
+                priority=self.priority,
             )
+            self.steps.append(self.effects.on(made, self.graph.nodes[segment.start : segment.stop]))
             self.by_step[step] = segment
             self.where.update(dict.fromkeys(use.writes, segment.device))
         self._return()
@@ -90,10 +117,13 @@ class _Scheduler:
         return Schedule(tuple(self.steps), self.by_step, self.moved, dict(self.where), inputs)
 
     def _place_inputs(self) -> dict[str, str]:
-        """Each input goes to the device of its first reader."""
+        """Each input goes to the device of its first reader, unless it is made elsewhere."""
         found = {}
         for item in self.graph.inputs:
             device = self.default
+            if item.name in self.lying.inputs:
+                found[item.name] = self.where[item.name] = self.lying.inputs[item.name]
+                continue
             for segment, use in zip(self.segments, self.uses, strict=True):
                 if item.name in use.reads:
                     device = segment.device
@@ -120,7 +150,7 @@ class _Scheduler:
             step = self.ids(f"{label}/load@{device}")
             self.steps.append(LoadStep(id=step, kind="load", device=device, reads=fresh))
 
-    def _at(self, name: str, device: str, segment: int) -> str:
+    def _at(self, name: str, device: str) -> str:
         """The name of a value on a device, after a transfer when it lies elsewhere."""
         if name in self.keys:
             return self.keys[name]
@@ -139,6 +169,7 @@ class _Scheduler:
                     dst=device,
                     reads=[name],
                     writes=[moved],
+                    priority=self.priority,
                 )
             )
         return moved
@@ -156,11 +187,18 @@ class _Scheduler:
             if output.value in self.keys:
                 self._load(name, device, [output.value])
             self.steps.append(
-                ReturnStep(id=self.ids(step), kind="return", device=device, reads=[name])
+                ReturnStep(
+                    id=self.ids(step),
+                    kind="return",
+                    device=device,
+                    reads=[name],
+                    priority=self.priority,
+                )
             )
 
     def _free(self) -> None:
         """Free each value after its last reader, unless nothing computes on its device after."""
+        lasting = {*self.keys, *self.graph.state_names, *self.effects.news}
         last: dict[str, int] = {}
         final: dict[str, int] = {}
         for i, step in enumerate(self.steps):
@@ -175,7 +213,7 @@ class _Scheduler:
         after: dict[int, dict[str, list[str]]] = {}
         for name, i in last.items():
             device = self.where.get(name)
-            if device is not None and name not in self.keys and i < final.get(device, -1):
+            if device is not None and name not in lasting and i < final.get(device, -1):
                 after.setdefault(i, {}).setdefault(device, []).append(name)
         steps: list[Step] = []
         for i, step in enumerate(self.steps):
@@ -201,7 +239,7 @@ def _uses(graph: Graph, segments: list[Segment]) -> list[_Use]:
                     if maker is not None:
                         wanted[maker][name] = None
             makers.update(dict.fromkeys(node.writes(), number))
-    for output in graph.outputs:
+    for output in graph.kept():
         if output.value is not None and output.value in makers:
             wanted[makers[output.value]][output.value] = None
     uses = []

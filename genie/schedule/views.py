@@ -37,7 +37,8 @@ class _Retake:
         self.sizes = _samples(graph)
         self.made = {name: item for item in items for name in item.node.writes()}
         self.base: dict[int, str] = {}
-        for value in (*(i.value for i in graph.inputs), *(c.value for c in graph.constants)):
+        given = (*graph.inputs, *graph.states, *graph.constants)
+        for value in (item.value for item in given):
             self.base.setdefault(value.storage, value.name)
         for name in self.made:
             self.base.setdefault(table[name].storage, name)

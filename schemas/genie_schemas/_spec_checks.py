@@ -207,6 +207,38 @@ def _policy_checks(document: Mapping[str, Any]) -> Iterator[Inconsistency]:
                 )
 
 
+def _llm_checks(document: Mapping[str, Any]) -> Iterator[Inconsistency]:
+    if "llm" not in document or document["llm"] is None:
+        return
+    workload = document.get("workload", "auto")
+    if isinstance(workload, str) and workload not in ("auto", "llm"):
+        yield Inconsistency(
+            "GEN0127",
+            ("llm",),
+            f"an llm section bounds a language model's cache, and the workload is {workload!r}",
+            "remove the section, or write workload: llm",
+            on_key=True,
+        )
+    if "inputs" in document:
+        yield Inconsistency(
+            "GEN0127",
+            ("inputs",),
+            "the inputs of a language model with a cache follow from the model",
+            "remove inputs to compile prefill, decode and generate; remove llm to compile the "
+            "forward with these inputs",
+            on_key=True,
+        )
+    llm = _mapping(document["llm"])
+    cache, prompt = _integer(llm.get("max_cache_len")), _integer(llm.get("max_prompt_len"))
+    if cache is not None and prompt is not None and prompt > cache >= 2:
+        yield Inconsistency(
+            "GEN0127",
+            ("llm", "max_prompt_len"),
+            f"prompts of {prompt} tokens do not fit a cache of {cache}",
+            f"lower max_prompt_len to {cache} or less, or raise max_cache_len",
+        )
+
+
 def inconsistencies(document: object) -> list[Inconsistency]:
     """All contradictions within `document`, a spec as plain mappings, lists and scalars."""
     spec = _mapping(document)
@@ -218,6 +250,7 @@ def inconsistencies(document: object) -> list[Inconsistency]:
             _example_value_checks,
             _device_checks,
             _policy_checks,
+            _llm_checks,
         )
         for found in check(spec)
     ]

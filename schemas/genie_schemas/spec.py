@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from genie_schemas._spec_checks import Inconsistency, inconsistencies
+from genie_schemas._spec_editor import editor_schema
 from genie_schemas.units import parse_duration, parse_size
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Dtype",
     "Inconsistency",
     "Input",
+    "Llm",
     "ModelRef",
     "Objective",
     "Placement",
@@ -55,6 +57,7 @@ __all__ = [
 
 SPEC_VERSION = 1
 _MAX_EXTENT = 2**40  # no dimension of a real tensor is longer; keeps products within int64
+_MAX_CACHE = 2**24
 _MALFORMED = "spec_malformed"  # custom error type: the message says all that there is to say
 
 Dtype = Literal[
@@ -290,6 +293,18 @@ class Policy(_Closed):
     """Error codes that are retried. Default: those that the runtime knows to be transient."""
 
 
+class Llm(_Closed):
+    """Bounds of a language model's key-value cache; what is left out follows from the model."""
+
+    max_cache_len: Annotated[int, Field(ge=2, le=_MAX_CACHE)] | None = None
+    """Most tokens of a sequence, prompt and generated together. Default: the positions that the
+    model tells apart, at most 4096."""
+    max_prompt_len: Annotated[int, Field(ge=1, le=_MAX_CACHE)] | None = None
+    """Most tokens of a prompt. Default: max_cache_len, at most 1024."""
+    max_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Most sequences of one call. Default: 8, or fewer, so that the cache stays below 1 GiB."""
+
+
 def _check_version(value: object) -> object:
     # Literal[1] alone would take True and 1.0, which compare equal to 1.
     if isinstance(value, bool) or not isinstance(value, int):
@@ -314,8 +329,11 @@ class Spec(_Closed):
     """What kind of model this is; auto derives it from the graph."""
     model: ModelRef = ModelRef()
     """Which module is compiled, and with which weights."""
-    inputs: dict[Identifier, Input]
-    """The parameters of the module's forward, by name; {} for one that takes none."""
+    inputs: dict[Identifier, Input] = Field(default_factory=dict)
+    """The parameters of the module's forward, by name; {} for one that takes none. Left out for a
+    language model with a cache: its entry points are then prefill, decode and generate."""
+    llm: Llm | None = None
+    """Bounds of a language model's cache; for specs without inputs."""
     dims: dict[Identifier, Dim] = Field(default_factory=dict)
     """Dynamic dimensions, by the name that shapes use."""
     devices: Annotated[
@@ -344,50 +362,22 @@ class Spec(_Closed):
     )
     """Retry policies by name; `default` always exists and applies where no other is named."""
 
+    @property
+    def infers_inputs(self) -> bool:
+        """Whether the spec leaves the inputs to the compiler, as language models' specs may."""
+        return "inputs" not in self.model_fields_set
+
+    def dumps(self) -> str:
+        """What was written of it, policies apart, as JSON text for a process of the compiler's."""
+        return self.model_dump_json(by_alias=True, exclude={"policies"}, exclude_unset=True)
+
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
-        found = inconsistencies(self.model_dump(mode="json", by_alias=True))
+        written = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        found = inconsistencies(written)
         if found:
             raise PydanticCustomError("spec_inconsistent", "{reason}", {"reason": found[0].message})
         return self
-
-
-_TEMPLATE = {"$ref": "#/$defs/Template"}
-
-
-def _any_of(schema: dict[str, Any]) -> list[Any]:
-    """Members of a union, with unions inside it spliced in and repeats dropped."""
-    flat: list[Any] = []
-    for member in schema["anyOf"]:
-        inner = _any_of(member) if member.keys() == {"anyOf"} else [member]
-        flat += [each for each in inner if each not in flat]
-    return sorted(flat, key=lambda each: bool(each == _TEMPLATE))
-
-
-def _for_editors(schema: Any) -> Any:
-    """Let every scalar also be a template, which is how an editor sees it, and drop noise."""
-    if isinstance(schema, list):
-        return [_for_editors(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    # Key patterns are left alone: keys are never rendered. A "title" only repeats the key.
-    out = {
-        key: value if key == "propertyNames" else _for_editors(value)
-        for key, value in schema.items()
-        if not (key == "title" and isinstance(value, str))
-    }
-    if isinstance(out.get("description"), str):
-        out["description"] = " ".join(out["description"].split())
-    scalar = out.get("type") in ("integer", "number", "boolean") or (
-        out.get("type") == "string" and not out.keys().isdisjoint({"pattern", "enum", "const"})
-    )
-    if scalar:
-        about = {key: out[key] for key in ("description", "default") if key in out}
-        bare = {key: value for key, value in out.items() if key not in about}
-        out = {**about, "anyOf": [bare, _TEMPLATE]}
-    if "anyOf" in out:
-        out["anyOf"] = _any_of({"anyOf": out["anyOf"]})
-    return out
 
 
 def spec_json_schema() -> dict[str, Any]:
@@ -396,16 +386,4 @@ def spec_json_schema() -> dict[str, Any]:
     It describes the file before templates are rendered and does not express the checks across
     fields that `inconsistencies` makes.
     """
-    schema = Spec.model_json_schema(by_alias=True)
-    template = {
-        "description": "Text with a Jinja2 template, rendered with the --set variables.",
-        "type": "string",
-        "pattern": r"\{[{%]",
-    }
-    defs = {name: _for_editors(each) for name, each in schema.pop("$defs").items()}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Genie spec, version 1",
-        **_for_editors(schema),
-        "$defs": {**defs, "Template": template},
-    }
+    return editor_schema(Spec.model_json_schema(by_alias=True))

@@ -15,12 +15,13 @@ from torch.utils import _pytree as pytree
 
 from genie import driver
 from genie.capture.capture import capture
+from genie.capture.entries import capture_entries
 from genie.capture.exporter import export
 from genie.capture.store import save
 from genie.graph import check as legal
-from genie.graph.ir import from_data, to_data
+from genie.graph.entries import FORWARD, Entries, entries_data, entries_from
 from genie.plan.emit import Emitted, emit
-from genie.schedule import cut, schedule
+from genie.schedule import Lying, Scheduled, cut, schedule
 from genie.spec import LoadedSpec
 from genie_schemas import writer
 from genie_schemas.plan import ExecutionPlan
@@ -84,19 +85,24 @@ def compile_module(
     """Every stage of the driver, with the one that needs a child process in this one."""
     where = folder or Path(tempfile.mkdtemp(prefix="genie-test-"))
     request = driver.Request(path, Path("net.yaml"), {}, where)
-    program = export(model, spec, path, path.name)
-    captured = capture(model, program, spec, path.name, lambda node: None)
+    if spec.infers_inputs:
+        entries, tensors = capture_entries(model, spec, path, path.name, "net.yaml")
+    else:
+        program = export(model, spec, path, path.name)
+        captured = capture(model, program, spec, path.name, lambda node: None)
+        entries, tensors = Entries({FORWARD: captured.graph}), captured.tensors
     constants = where / "constants.safetensors"
-    save(captured.tensors, constants)
+    save(tensors, constants)
     work = driver.Work(
         request,
         spec=LoadedSpec(Path("net.yaml"), spec, "0" * 64, None),
-        graph=from_data(to_data(captured.graph)),
+        entries=entries_from(entries_data(entries)),
         constants=constants,
     )
     for name, stage in driver.STAGES:
         if name == "capture":
-            legal(captured.graph, "capture")
+            for graph in entries.graphs.values():
+                legal(graph, "capture")
         elif name != "spec":
             work = stage(work)
     assert work.plan is not None
@@ -126,10 +132,10 @@ def replanned(compiled: Compiled, regions: Sequence[str], devices: Sequence[str]
         spec_digest="sha256:" + "0" * 64,
         passes=(),
         regions=(),
-        reasons=(),
         constants_file=min(sources, default="none.safetensors"),
     )
-    plan = emit(graph, schedule(graph, segments, "d0"), facts)
+    steps = schedule(graph, segments, Lying("d0"))
+    plan = emit(Scheduled(Entries({FORWARD: graph}), {FORWARD: steps}), facts)
     plan = read_plan(writer.dumps(plan))
     verify(plan)
     return dataclasses.replace(compiled, plan=plan, spec=spec)

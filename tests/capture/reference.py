@@ -76,18 +76,21 @@ def dims_of(plan: ExecutionPlan, inputs: Mapping[str, Tensor], entry: str) -> di
         for size, actual in zip(parse_type(item.type).shape, inputs[item.name].shape, strict=True):
             if size.text in plan.dims:
                 assert dims.setdefault(size.text, actual) == actual
-    for name, dim in plan.dims.items():
-        assert dim.min <= dims[name] <= dim.max
+    assert entry != "forward" or set(dims) == set(plan.dims)
+    for name, size in dims.items():
+        assert plan.dims[name].min <= size <= plan.dims[name].max
     return dims
 
 
 @dataclass
 class Interpreter:
-    """Runs one entry point of a plan whose constants lie in `folder`."""
+    """Runs an entry point of a plan whose constants lie in `folder`; states last between runs."""
 
     plan: ExecutionPlan
     folder: Path
     entry: str = "forward"
+    states: dict[str, Tensor] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
     values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     returned: dict[str, Tensor] = field(default_factory=dict)
@@ -103,9 +106,12 @@ class Interpreter:
         for item in entry.inputs:
             given = densified(inputs[item.name], item.type, self.dims)
             self.values[item.device][item.name] = given
+        self._begin()
         steps = {step.id: step for step in self.plan.steps}
         for name in entry.steps:
             self._step(steps[name])
+        for state, value in self.replaced.items():
+            self.states[state] = self.values[self.plan.state[state].device][value]
         found = {
             o.name: self.literal(o.literal) if o.value is None else self.returned[o.value]
             for o in entry.outputs
@@ -114,6 +120,17 @@ class Interpreter:
             if ragged.FEATURE in self.plan.requires:
                 found[name] = found[name][tuple(slice(0, n) for n in found.pop(sizes).tolist())]
         return found
+
+    def _begin(self) -> None:
+        """Nothing is returned or replaced yet; states are what they were, at first zeros."""
+        self.returned, self.replaced = {}, {}
+        for name, state in self.plan.state.items():
+            kind = parse_type(state.type)
+            assert state.initial == "zeros" and not state.version
+            sizes = kind.sizes(self.dims)
+            fresh = self.states.setdefault(name, torch.zeros(sizes, dtype=DTYPE[kind.dtype]))
+            assert fresh.shape == sizes
+            self.values[state.device][name] = fresh
 
     def literal(self, data: Any) -> Any:
         return self._resolve(args.decode(data), {})
@@ -175,12 +192,21 @@ class Interpreter:
             t.untyped_storage().nbytes() for (_, d), t in self.constants.items() if d == step.device
         )
         outputs, most = self._program(program, given)
+        effects = {effect.state: effect for effect in step.effects()}
+        appended = {name for name in effects if self.plan.state[name].update == "append"}
+        assert appended <= set(step.reads)
         for name, old, new in zip(step.reads, before, given, strict=True):
+            if name in appended:
+                continue
             assert same_bits(old, new), f"{step.id} changed {name}, which it did not create"
         for name, output in zip(step.writes, outputs, strict=True):
             value = densified(output, self._type(name), self.dims)
             assert name not in self.values[step.device]
             self.values[step.device][name] = value
+        for effect in effects.values():
+            if effect.value is not None:
+                assert effect.value in step.writes and effect.state not in self.replaced
+                self.replaced[effect.state] = effect.value
         declared = parse(program.scratch_bytes).evaluate(self.dims)
         if most > max(declared, 0):
             raise Undeclared(f"{step.id} held {most} bytes and declares {declared}")

@@ -18,7 +18,7 @@ from genie.capture.store import save
 from genie.client import LoadedPlan, Session, connect
 from genie.client import Tensor as Given
 from genie.graph import check as legal
-from genie.graph.ir import from_data, to_data
+from genie.graph.entries import FORWARD, Entries
 from genie.spec import LoadedSpec
 from genie_runtime.plans import view
 from genie_schemas import rng, writer
@@ -101,7 +101,7 @@ class Plans:
         work = driver.Work(
             driver.Request(path, Path("opinfo.yaml"), {}, folder),
             spec=LoadedSpec(Path("opinfo.yaml"), spec, "0" * 64, None),
-            graph=from_data(to_data(captured.graph)),
+            entries=Entries({FORWARD: captured.graph}),
             constants=constants,
         )
         legal(captured.graph, "capture")

@@ -149,6 +149,42 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "would keep its old value. Register the whole tensor alone and take the view of it in the "
         "forward.",
     ),
+    # -- language models with a cache: GEN0240 to GEN0249 --
+    "GEN0240": (
+        "spec gives no inputs, and the model is no language model with a cache",
+        _INVALID,
+        "Inputs may be left out for a causal language model whose forward works with a key-value "
+        "cache: prefill, decode and generate are compiled then. Any other module needs them: their "
+        "names are forward's parameters, their shapes cannot be guessed.",
+    ),
+    "GEN0241": (
+        "model follows no cache interface",
+        _FAIL,
+        "prefill and decode need a forward that takes a cache: that of a transformers causal "
+        "language model, or the short protocol that docs/llm.md describes. The model has neither, "
+        "or it keeps a state that is no cache of keys and values.",
+    ),
+    "GEN0242": (
+        "cache longer than the model's positions",
+        _INVALID,
+        "A model with positions of its own tells only so many apart. `llm.max_cache_len` counts "
+        "the prompt and all generated tokens, and is no more than that.",
+    ),
+    "GEN0243": (
+        "cached results differ from the forward's",
+        _FAIL,
+        "Before a language model is compiled, a few tokens are computed with the cache and without "
+        "it, for prompts of unequal lengths. They differ: the model does something with positions, "
+        "masks or the cache that a cache of fixed length does not carry. A plan of it would "
+        "generate other tokens than the model does.",
+    ),
+    "GEN0244": (
+        "placement splits a layer's cache",
+        _INVALID,
+        "A layer's keys and values lie on the device where its attention runs. The stages of the "
+        "spec give parts of one attention to different devices, so that the cache would travel "
+        "with every token. Name whole layers, or whole attention modules, in one stage.",
+    ),
     # -- the lazy device: GEN0260 to GEN0269 --
     "GEN0260": (
         "a tensor on the lazy device was lost",

@@ -182,6 +182,14 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         nobody, so it is refused instead of being ignored. In plans the table has names because
         later versions may bind policies to single steps.""",
     ),
+    "GEN0127": (
+        "The llm section contradicts the rest of the spec",
+        _INVALID,
+        """The section llm bounds the cache of a language model whose entry points are prefill,
+        decode and generate. Their inputs follow from the model, so that the spec gives none; a
+        prompt is no longer than the cache that holds it; and no other workload has the section.
+        docs/llm.md tells more.""",
+    ),
     "GEN0130": (
         "A configuration file is not valid",
         _USAGE,
