@@ -162,7 +162,7 @@ def _closed(
 
 def split_parallel(s: Structure, block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The attention's calls of a block, and those of a feed-forward part beside it."""
-    cores = [a.call for a in block.attention]
+    cores = [a.end for a in block.attention]
     mine: list[int] = []
     others: list[int] = []
     for n in block.calls:

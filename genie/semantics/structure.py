@@ -188,11 +188,11 @@ class _Builder:
             for number in call.reads:
                 readers[number].append(call.number)
                 maker = tensors[number].call
-                if maker is not None:
-                    found[maker] = None
                 writer = last.get(self.storage[number])
-                if writer is not None:
-                    found[writer] = None
+                # A writer has read what was there before: it stands for the maker.
+                latest = max((n for n in (maker, writer) if n is not None), default=None)
+                if latest is not None:
+                    found[latest] = None
             needs.append(tuple(found))
             for number in call.mutates:
                 last[self.storage[number]] = call.number

@@ -49,8 +49,9 @@ CASES = {
     "no-inputs-and-nothing-taken": Case(
         "GEN0240", 4, PLAIN.replace("(self, image)", "(self)").replace("(image)", "(torch.ones(8))")
     ),
-    "sees-later-positions": Case(
-        "GEN0240", 4, replaced((", is_causal=mask is None", "")), SPEC + "workload: llm\n"
+    "sees-later-positions": Case("GEN0240", 4, replaced((", is_causal=mask is None", ""))),
+    "sees-later-positions-and-said-to-be-one": Case(
+        "GEN0243", 1, replaced((", is_causal=mask is None", "")), SPEC + "workload: llm\n"
     ),
     "no-scores-over-the-vocabulary": Case(
         "GEN0240", 4, replaced(("nn.Linear(width, vocabulary)", "nn.Linear(width, 3)"))

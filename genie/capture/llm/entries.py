@@ -17,7 +17,7 @@ from genie.capture.llm.models import CachedModel, adapt
 from genie.capture.llm.store import Buffers, Decode, Prefill
 from genie.capture.llm.trial import check_cache, last_logits, learn_layers
 from genie.graph.ir import Graph
-from genie.semantics.causal import causal_lm
+from genie.semantics import classify
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.plan import Loop, Sample
 from genie_schemas.spec import Dim, Dtype, Input, Llm, Spec
@@ -39,21 +39,27 @@ def language_model(model: nn.Module, spec: Spec, path: Path, shown: str, file: s
     found = adapt(model) if spec.workload in ("auto", "llm") else None
     if found is None:
         raise _no_inputs(model, spec, place, file)
-    verdict = causal_lm(_probe(model, found, spec, path, shown))
-    if not verdict.holds:
-        raise GenieError(
-            "GEN0240",
-            "the spec gives no inputs, and the model is no causal language model",
-            Place(file=file, path="inputs"),
-            verdict.reason,
-            "write the inputs of its forward under inputs",
-        )
+    _check_kind(_probe(model, found, spec, path, shown), spec, file)
     layers = learn_layers(found, place)
     bounds = limits(spec.llm or Llm(), found.limit, layers, file)
     check_cache(found, layers, bounds.cache, place)
     return EntryPoints(
         (_prefill(found, spec, layers, bounds), _decode(found, spec, layers, bounds)),
         {GENERATE: _generate(found, bounds)},
+    )
+
+
+def _check_kind(graph: Graph, spec: Spec, file: str) -> None:
+    """GEN0240 unless the plain forward is a language model's, by its structure or by the spec."""
+    workload = classify(graph)
+    if "llm" in (workload.kind, spec.workload):
+        return
+    raise GenieError(
+        "GEN0240",
+        "the spec gives no inputs, and the model is not known as a causal language model",
+        Place(file=file, path="inputs"),
+        f"its structure makes it {workload.kind}",
+        "write the inputs of its forward under inputs; or workload: llm, if it is one",
     )
 
 
