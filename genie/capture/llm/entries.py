@@ -19,7 +19,7 @@ from genie.capture.llm.models import CachedModel, adapt
 from genie.capture.llm.store import Buffers, Decode, Prefill
 from genie.capture.llm.trial import check_cache, last_logits, learn_layers
 from genie.graph.ir import Graph
-from genie.semantics.causal import causal_lm
+from genie.semantics import classify
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.plan import Loop, Sample
 from genie_schemas.spec import Dim, Input, Llm, Spec
@@ -50,13 +50,14 @@ def language_model(
     found = adapt(model) if spec.workload in ("auto", "llm") else None
     if found is None:
         raise _no_inputs(model, spec, place, file)
-    verdict = causal_lm(_probe(model, found, spec, path, shown))
-    if not verdict.holds:
+    workload = classify(_probe(model, found, spec, path, shown))
+    if workload.kind != "llm":
+        lacking = workload.lacks.get("llm") or ("its structure is another workload's",)
         raise GenieError(
             "GEN0240",
             "the spec gives no inputs, and the model is no causal language model",
             Place(file=file, path="inputs"),
-            verdict.reason,
+            f"it looks like {workload.kind}; not found: {'; '.join(lacking)}",
             "write the inputs of its forward under inputs",
         )
     layers = learn_layers(found, place)
