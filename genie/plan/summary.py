@@ -15,7 +15,7 @@ from genie.plan.text import clip
 from genie_schemas.expr import ExprError, parse
 from genie_schemas.types import TypeTextError, parse_type
 
-__all__ = ["DeviceLine", "ProgramLine", "StepLine", "Summary", "summarize"]
+__all__ = ["DeviceLine", "ProgramLine", "StepLine", "Summary", "largest_bytes", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,12 @@ class _Sizes:
 
     def constant(self, name: str) -> int:
         return number(mapping(self.constants.get(name)).get("bytes")) or 0
+
+
+def largest_bytes(data: Mapping[str, Any], text: str, *, expression: bool = False) -> int | None:
+    """Bytes of a tensor type, or of an expression in bytes, at the plan's largest sizes."""
+    sizes = _Sizes(data)
+    return sizes.of_expr(text) if expression else sizes.of_type(text)
 
 
 def summarize(data: Mapping[str, Any]) -> Summary:

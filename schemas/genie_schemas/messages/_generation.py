@@ -33,6 +33,9 @@ SeedText = Annotated[str, Field(pattern=r"^(0|[1-9]\d{0,19})$")]
 """An unsigned integer of 64 bits: beyond what a JSON number carries."""
 
 
+_Row = Annotated[list[Annotated[int, Field(ge=ENDED)]], Field(max_length=1 << 20)]
+
+
 class StateRequest(Message):
     """The state of a sequence that a run reads and moves on from `version` to the next.
 
@@ -55,7 +58,7 @@ class GenerationRequest(Message):
     top_k: Count
     top_p: FloatText
     seed: SeedText
-    forced: list[list[Annotated[int, Field(ge=ENDED)]]] = Field(default_factory=list)
+    forced: Annotated[list[_Row], Field(max_length=65_536)] = Field(default_factory=list)
 
 
 class TokensRequest(Message):
