@@ -19,7 +19,6 @@ __all__ = [
     "program_of",
     "show_json",
     "show_program",
-    "show_semantics",
     "show_text",
 ]
 
@@ -201,20 +200,6 @@ def _programs(s: Summary) -> Iterator[str]:
             for p in shared
         ]
     )
-
-
-def show_semantics(shown: Shown) -> str:
-    """What the compiler understood of the model: its kind, and its regions."""
-    found = shown.summary.semantics
-    if not found:
-        return "the plan says nothing of its model's semantics\n"
-    lines = [f"kind {clip(found.get('kind'))}, confidence {clip(found.get('confidence'))}"]
-    regions = [mapping(r) for r in items(found.get("regions"))]
-    rows = [
-        (clip(r.get("module")) or "(model)", clip(r.get("class")), count(r.get("ops") or 0, "op"))
-        for r in regions
-    ]
-    return "\n".join([*lines, *columns(rows)]) + "\n"
 
 
 def program_of(shown: Shown, key: str) -> dict[str, Any] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from genie.semantics.operators import ATTENTION, COMPARISON, PRODUCT, SOFTMAX, TRIANGLE
+from genie.semantics.operators import ATTENTION, COMPARISON, LAYOUT, PRODUCT, SOFTMAX, TRIANGLE
 from genie.semantics.structure import Call, Structure, bits
 
-__all__ = ["Attention", "attentions"]
+__all__ = ["Attention", "attentions", "kept_rows"]
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,23 @@ class Attention:
 
     call: int
     """The fused call, or the softmax."""
+    end: int
+    """The call that takes the values: the fused one, or the product behind the softmax."""
     query: int | None
     keys: int | None
     causal: bool
     key_calls: int
     """The calls that keys and values depend on, as a bit mask."""
     query_calls: int
-    cached: bool
-    """Whether keys or values come from state, or from an input joined with new ones."""
+    cache: tuple[int, ...]
+    """The state, or the inputs that new rows are joined to, that keys and values come from."""
+    taken: tuple[int, ...]
+    """The keys and the values."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether keys or values come from a cache."""
+        return bool(self.cache)
 
 
 def attentions(s: Structure) -> tuple[Attention, ...]:
@@ -59,15 +69,17 @@ def _made(
     causal: bool,
 ) -> Attention:
     above_keys = _above(s, key, call) | _above(s, value, call)
-    cached = any(_cache(s, n, call) for n in (key, value))
+    kept = [c for n in (key, value) if (c := _cache(s, n)) is not None]
     return Attention(
+        call.number,
         call.number,
         _length(s, query),
         _length(s, key),
         causal,
         above_keys,
         _above(s, query, call),
-        cached,
+        tuple(dict.fromkeys(kept)),
+        tuple(n for n in (key, value) if n is not None),
     )
 
 
@@ -107,12 +119,14 @@ def _spelled(s: Structure, softmax: Call) -> Attention | None:
     found = _made(s, softmax, query, operands[0] if operands else key, key, causal)
     return Attention(
         softmax.number,
+        second.number,
         shape[-2],
         shape[-1],
         causal,
         found.key_calls,
         found.query_calls,
-        found.cached,
+        found.cache,
+        found.taken,
     )
 
 
@@ -219,22 +233,57 @@ def _counts(s: Structure, number: int) -> bool:
     )
 
 
-def _cache(s: Structure, number: int | None, call: Call) -> bool:
-    """Whether keys or values are state, or new ones joined to an input."""
+_WRITES = frozenset("index_copy index_put scatter slice_scatter select_scatter copy".split())
+
+
+def _cache(s: Structure, number: int | None) -> int | None:
+    """The state or input that keys or values are, through views, copies and joins."""
     seen: set[int] = set()
-    for _ in range(12):
+    for _ in range(16):
         if number is None or number in seen:
-            return False
+            return None
         seen.add(number)
         tensor = s.tensors[number]
         if tensor.origin == "state":
-            return True
+            return number
         if tensor.call is None:
-            return False
+            return None
         made = s.calls[tensor.call]
         if made.name == "cat":
-            return any(s.tensors[n].origin in ("input", "state") for n in made.reads)
-        if made.name in ("index_copy", "index_put", "scatter", "slice_scatter", "copy"):
-            return any(s.tensors[n].origin in ("input", "state") for n in made.reads[:1])
+            kept = [n for n in made.reads if s.tensors[n].origin in ("input", "state")]
+            return kept[0] if kept else None
+        if made.name in _WRITES:
+            first = made.tensor(0)
+            if first is not None and s.tensors[first].origin in ("input", "state"):
+                return first
         number = made.tensor(0)
-    return False
+    return None
+
+
+def kept_rows(s: Structure, found: Sequence[Attention]) -> frozenset[int]:
+    """State and inputs that are caches: that attention reads, or that its keys are written into.
+
+    A prompt attends to its own keys and leaves them in the cache for the calls that follow.
+    """
+    caches = {s.base[n] for a in found for n in a.cache}
+    rows = {m for a in found for n in a.taken for m in _moved(s, n)}
+    for call in s.calls:
+        into = {s.base[n] for n in call.mutates if s.tensors[s.base[n]].origin == "state"}
+        given = [n for n in call.reads if s.base[n] not in into]
+        if into and any(rows & set(_moved(s, n)) for n in given):
+            caches |= into
+    return frozenset(caches)
+
+
+def _moved(s: Structure, number: int) -> Iterator[int]:
+    """A tensor, and those that it is only an arrangement of; constants end the chain."""
+    for _ in range(16):
+        tensor = s.tensors[number]
+        if tensor.call is None:
+            return
+        yield number
+        call = s.calls[tensor.call]
+        first = call.tensor(0)
+        if call.name not in LAYOUT or first is None:
+            return
+        number = first

@@ -53,6 +53,8 @@ class Part:
     role: str
     calls: tuple[int, ...]
     index: int = 0
+    component: str = ""
+    """What it is part of, for the blueprint; empty: its role is a component."""
 
 
 @dataclass(frozen=True)

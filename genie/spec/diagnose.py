@@ -237,18 +237,10 @@ def _one(error: ErrorDetails, path: tuple[PathItem, ...], root: Node, report: Re
         report.add("GEN0114", f"{name} {reason}", span, remedy=remedy)
 
 
-def _keys(each: ErrorDetails) -> tuple[PathItem, ...]:
-    """Where an error is: its location without the tags of unions, which stand in parentheses."""
-    *outer, last = each["loc"] or ("",)
-    inner = [p for p in outer if not (isinstance(p, str) and p.startswith("("))]
-    tag = isinstance(last, str) and last.startswith("(") and each["type"] != "extra_forbidden"
-    return tuple(inner) if tag else (*inner, last)
-
-
 def report_invalid(error: ValidationError, root: Node, report: Report) -> None:
     """Add every error of one field to the report."""
     found = [
-        (_keys(each), each)
+        (_without_tag(each["loc"]), each)
         for each in error.errors(include_url=False)[:_MAX_CHECKED]
         if each["type"] not in _FOLLOWS
     ]
@@ -263,6 +255,12 @@ def report_invalid(error: ValidationError, root: Node, report: Report) -> None:
         )
         if not misspelt:
             _one(each, path, root, report)
+
+
+def _without_tag(loc: tuple[PathItem, ...]) -> tuple[PathItem, ...]:
+    """A pydantic location as a path of the file: a placement's union tag is no key of it."""
+    tagged = loc[:1] == ("placement",) and loc[1:2] in (("(auto)",), ("(stages)",))
+    return (*loc[:1], *loc[2:]) if tagged else loc
 
 
 def report_inconsistencies(found: list[Inconsistency], root: Node, report: Report) -> None:

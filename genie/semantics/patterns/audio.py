@@ -8,7 +8,7 @@ from genie.semantics.layers import Layered
 from genie.semantics.match import Clue, Facts, Match, Part, answer
 from genie.semantics.operators import CONVOLUTION, PRODUCT, RECURRENT
 from genie.semantics.patterns.llm import vocabulary_head
-from genie.semantics.patterns.transformer import blocks_of
+from genie.semantics.patterns.transformer import after_first, blocks_of
 
 __all__ = ["Audio", "transcribes"]
 
@@ -23,6 +23,8 @@ class Audio:
         s, signals = facts.structure, facts.signals
         sound, text = signals.mask("audio"), signals.mask("text")
         heard = [n for n, mask in enumerate(signals.reach) if mask & sound and not mask & text]
+        decoder = [n for n, mask in enumerate(signals.reach) if mask & text]
+        decoder, heard = after_first(decoder, heard)
         stack = blocks_of(facts, heard)
         ordered = any(b.kind == "attention" for b in stack.blocks) or any(
             s.calls[n].name in RECURRENT for n in heard
@@ -40,7 +42,6 @@ class Audio:
         ]
         if not sound:
             return answer("audio", clues)
-        decoder = [n for n, mask in enumerate(signals.reach) if mask & text]
         return answer("audio", clues, _parts(facts, stack, decoder), {"encoder": "encode"})
 
 

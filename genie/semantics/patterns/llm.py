@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from genie.semantics.match import Clue, Facts, Match, Part, answer
 from genie.semantics.operators import LAYOUT, PRODUCT
-from genie.semantics.patterns.transformer import blocks_of, stack_parts
+from genie.semantics.patterns.transformer import after_first, blocks_of, stack_parts
 from genie.semantics.structure import Structure
 
 __all__ = ["LanguageModel", "vocabulary_head"]
@@ -56,14 +56,15 @@ class LanguageModel:
         if len(text) > 1 and causal:
             decoder = [n for n, mask in enumerate(reach) if mask & decoding]
             encoder = [n for n, mask in enumerate(reach) if mask and not mask & decoding]
+            decoder, encoder = after_first(decoder, encoder)
         else:
             decoder, encoder = [n for n, mask in enumerate(reach) if mask], []
         parts: list[Part] = []
         number = 0
-        for calls, head in ((encoder, "mlp"), (decoder, "lm_head")):
+        for calls, head, name in ((encoder, "mlp", "encoder"), (decoder, "lm_head", "decoder")):
             if calls:
                 stack = blocks_of(facts, calls)
-                parts += stack_parts(facts, stack, number, head)
+                parts += stack_parts(facts, stack, number, head, name)
                 number += len(stack.blocks)
         return parts
 

@@ -24,6 +24,8 @@ class MultiModal:
         both = [
             n for n, mask in enumerate(reach) if sum(bool(mask & m) for m in masks.values()) > 1
         ]
+        begun = min(both, default=len(reach))
+        both = sorted({*both, *(n for n, mask in enumerate(reach) if mask and n > begun)})
         towers = {
             name: [n for n, mask in enumerate(reach) if mask & one and n not in set(both)]
             for name, one in masks.items()

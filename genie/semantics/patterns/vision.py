@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from genie.semantics.layers import Layered
 from genie.semantics.match import Clue, Facts, Match, Part, answer
-from genie.semantics.operators import CONVOLUTION, POOLING
+from genie.semantics.operators import ACTIVATION, CONVOLUTION, LAYOUT, NORMALIZATION, POOLING
 from genie.semantics.patterns.transformer import blocks_of
-from genie.semantics.structure import Structure, Tensor
+from genie.semantics.structure import Call, Structure, Tensor
 
 __all__ = ["Vision"]
 
@@ -48,10 +48,6 @@ class Vision:
 def _parts(facts: Facts, stack: Layered) -> list[Part]:
     s = facts.structure
     sizes = _Sizes(s)
-    steps: list[tuple[tuple[int, ...], int | None]] = []
-    """Calls that go together, and the positions of what they end in."""
-    for n in stack.before if stack.blocks else ():
-        steps.append(((n,), None))
     stem = list(stack.before) if stack.blocks else []
     inner: list[tuple[tuple[int, ...], int]] = []
     if stack.blocks:
@@ -71,7 +67,7 @@ def _parts(facts: Facts, stack: Layered) -> list[Part]:
         inner = [((n,), sizes.of(n)) for n in plain if n < cut]
         after = [n for n in plain if n >= cut]
     parts = [Part("stem", tuple(stem))] if stem else []
-    parts += _stages(inner)
+    parts += _stages(s, inner)
     if after:
         parts.append(Part("head", tuple(after)))
     return parts
@@ -83,21 +79,47 @@ def _between(stack: Layered) -> list[int]:
     return [n for n in stack.calls if first <= n <= last]
 
 
-def _stages(steps: Sequence[tuple[tuple[int, ...], int]]) -> list[Part]:
+def _stages(s: Structure, steps: Sequence[tuple[tuple[int, ...], int]]) -> list[Part]:
     """Runs of steps at one resolution; a step is in the stage of the resolution that it makes."""
     parts: list[Part] = []
     calls: list[int] = []
     current = 0
     for group, size in steps:
         if current and size and size < 0.7 * current:
-            parts.append(Part("stage", tuple(calls), len(parts)))
-            calls = []
+            own = _leading(s, calls)
+            calls, opening = calls[:own], calls[own:]
+            parts.append(Part("stage", tuple(calls), len(parts), f"stage{len(parts) + 1}"))
+            calls = opening
         if size:
             current = size
         calls.extend(group)
     if calls:
-        parts.append(Part("stage", tuple(calls), len(parts)))
+        parts.append(Part("stage", tuple(calls), len(parts), f"stage{len(parts) + 1}"))
     return parts
+
+
+def _leading(s: Structure, calls: Sequence[int]) -> int:
+    """Where the calls end that are not yet part of the shrinking step that follows them.
+
+    A norm or a pad right in front of it is part of it, and so is the convolution that widens the
+    channels of an inverted bottleneck, with its norm and activation.
+    """
+    easy = LAYOUT | NORMALIZATION
+    at = len(calls)
+    while at and s.calls[calls[at - 1]].name in easy - {"cat", "stack"}:
+        at -= 1
+    back = at
+    while back and s.calls[calls[back - 1]].name in easy | ACTIVATION | {"mul", "clamp"}:
+        back -= 1
+    return back - 1 if back and _widens(s, s.calls[calls[back - 1]]) else at
+
+
+def _widens(s: Structure, call: Call) -> bool:
+    """Whether it is a convolution of single positions that at least triples the channels."""
+    weight = s.weight(call.tensor(1)) if call.name in CONVOLUTION else None
+    if weight is None or weight.rank != 4 or weight.shape[2:] != (1, 1):
+        return False
+    return (weight.shape[0] or 0) >= 3 * (weight.shape[1] or 1)
 
 
 def _head_start(s: Structure, calls: Sequence[int], sizes: _Sizes) -> int:
