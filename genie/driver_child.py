@@ -1,8 +1,9 @@
 """The child process of `genie compile`: imports the user's model and captures it.
 
 It reads a request from standard input and writes into the request's folder: `entries.json` and,
-when they must be written anew, `constants.safetensors`; or `error.json`. Progress goes line by line to
-the file descriptor that the request names. Whatever the user's code prints goes to standard error.
+when they must be written anew, `constants.safetensors`; or `error.json`. Progress goes line by line
+to the file descriptor that the request names. Whatever the user's code prints goes to standard
+error.
 """
 
 from __future__ import annotations

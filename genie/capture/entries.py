@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from genie.capture.capture import Captured, capture
-from genie.capture.entry import Entry, standing, with_states
+from genie.capture.entry import Entry, EntryPoints, standing, with_states
 from genie.capture.exporter import export
 from genie.capture.locate import Locator
 from genie.capture.merge import merged
@@ -27,15 +27,14 @@ def capture_entries(
     with a cache has. `shown` and `file` are the names of model and spec, for errors. Raises
     GenieError GEN0127, GEN0202, GEN0206, GEN0220 to GEN0230, GEN0240 to GEN0243.
     """
-    entries, loops = (Entry.plain(spec),), {}
+    points = EntryPoints((Entry.plain(spec),))
     if spec.infers_inputs:
         from genie.capture.llm import language_model
 
-        found = language_model(model, spec, path, shown, file)
-        entries, loops = found.entries, dict(found.loops)
-    captured = {entry.name: _capture(model, entry, path, shown) for entry in entries}
+        points = language_model(model, spec, path, shown, file)
+    captured = {entry.name: _capture(model, entry, path, shown) for entry in points.entries}
     graphs, tensors = merged(captured)
-    return Entries(graphs, loops), tensors
+    return Entries(graphs, points.loops), tensors
 
 
 def _capture(model: nn.Module, entry: Entry, path: Path, shown: str) -> Captured:

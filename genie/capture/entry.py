@@ -18,9 +18,10 @@ from torch import nn
 
 from genie.graph.entries import FORWARD
 from genie.graph.ir import Graph, Output, State
+from genie_schemas.plan import Loop
 from genie_schemas.spec import Spec
 
-__all__ = ["Entry", "StateInput", "standing", "with_states"]
+__all__ = ["Entry", "EntryPoints", "StateInput", "standing", "with_states"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Entry:
     """What is captured as one entry point; `forward` None stands for the module's own.
 
     `spec` holds its inputs and dimensions. `states` names those inputs that are states (one that is
-    no input is replaced without being read); `ranges` are dimensions whose range in the plan is narrower than the one that was traced.
+    no input is replaced without being read); `ranges` are dimensions whose range in the plan is
+    narrower than the one that was traced.
     """
 
     name: str
@@ -51,6 +53,14 @@ class Entry:
     def plain(cls, spec: Spec) -> Entry:
         """The module's own forward under the spec's inputs."""
         return cls(FORWARD, spec)
+
+
+@dataclass(frozen=True)
+class EntryPoints:
+    """The entry points of a module to capture, and the loops over them."""
+
+    entries: tuple[Entry, ...]
+    loops: Mapping[str, Loop] = field(default_factory=dict)
 
 
 @contextmanager

@@ -62,14 +62,15 @@ def prepare(
     for parameters GEN0440, GEN0441, GEN0479, GEN0480.
     """
     from genie.client.generation import (
+        DEFAULTS,
         check_loop,
+        generation,
         parse_parameters,
         sample_of,
         with_lengths,
     )
     from genie.client.inputs import check_inputs
     from genie_runtime.plans import sampling
-    from genie_runtime.ports import Generation
     from genie_schemas.errors import GenieError
 
     checked = check_inputs(plan, entrypoint, with_lengths(plan, entrypoint, inputs))
@@ -85,7 +86,8 @@ def prepare(
         raise click.UsageError("--compare runs the forward, and does not generate")
     parameters = parse_parameters(settings)
     sample = sample_of(plan, entrypoint)
-    check_loop(sample, Generation(**parameters), checked.tensors[sample.lengths].array)  # type: ignore[arg-type]
+    asked = generation(**{**DEFAULTS, **parameters})
+    check_loop(sample, asked, checked.tensors[sample.lengths].array)
     return Call(entrypoint, inputs, parameters)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from genie_schemas.types import TensorType, parse_type
 
 __all__ = [
     "check_loop",
+    "generation",
     "generation_request",
     "parse_parameters",
     "sample_of",
@@ -26,6 +29,9 @@ __all__ = [
 ]
 
 PARAMETERS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
+DEFAULTS: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+REAL = ("temperature", "top_p")
+"""Those that are no whole numbers."""
 
 
 def sample_of(plan: ExecutionPlan, entrypoint: str) -> Sample:
@@ -90,9 +96,39 @@ def _prompts(types: Mapping[str, TensorType], lengths: str) -> str:
     return ""
 
 
+def generation(
+    max_new_tokens: int, temperature: float, top_k: int, top_p: float, seed: int
+) -> Generation:
+    """How a loop samples, out of what a caller gave; NumPy's numbers are numbers, too.
+
+    Raises GEN0480 for what is no number, or is out of range.
+    """
+    whole = {"max_new_tokens": max_new_tokens, "top_k": top_k, "seed": seed}
+    given: dict[str, Any] = {**whole, "temperature": temperature, "top_p": top_p}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            found[name] = operator.index(value) if name in whole else float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise no_number(name, value, whole=name in whole) from None
+    made = Generation(**found)
+    check_generation(made)
+    return made
+
+
+def no_number(name: str, value: object, *, whole: bool) -> GenieError:
+    """GEN0480 for a parameter that is no number."""
+    kind = "whole number" if whole else "number"
+    return GenieError(
+        "GEN0480",
+        f"{name} = {str(value)[:80]!r} is no {kind}",
+        Place(path=name),
+        remedy=f"give a {kind}",
+    )
+
+
 def check_loop(sample: Sample, generation: Generation, lengths: Array) -> None:
-    """GEN0480 for a parameter out of range, GEN0479 when the tokens do not fit the cache."""
-    check_generation(generation)
+    """GEN0479 when the tokens do not fit the cache."""
     longest = int(lengths.max()) if lengths.size else 0
     check_fits(longest, generation.max_new_tokens, sample.capacity)
 
@@ -128,17 +164,9 @@ def parse_parameters(settings: Mapping[str, str]) -> dict[str, float | int]:
                 remedy=f"{hint}--set takes {', '.join(PARAMETERS)}",
             )
         try:
-            found[name] = float(text) if name in ("temperature", "top_p") else int(text)
+            found[name] = float(text) if name in REAL else int(text)
         except ValueError:
-            whole = "a number" if name in ("temperature", "top_p") else "a whole number"
-            raise GenieError(
-                "GEN0480",
-                f"{name} = {text[:80]!r} is no number"
-                if whole == "a number"
-                else f"{name} = {text[:80]!r} is no whole number",
-                Place(path=name),
-                remedy=f"give {whole}",
-            ) from None
+            raise no_number(name, text, whole=name not in REAL) from None
     if "max_new_tokens" not in found:
         raise unlimited()
     return found

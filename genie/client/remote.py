@@ -54,17 +54,18 @@ class RemoteLink:
         self._moved = (0, 0)
         self._mending = threading.Lock()
         self.incarnation = 0
+        self.channel = Channel(self.endpoint, self._credentials)
         self._connect()
 
     def _connect(self) -> None:
-        channel = Channel(self.endpoint, self._credentials)
+        """Open a session over `channel`, which is closed when that fails."""
         try:
-            opened = self._open(channel)
-            data = self._connect_data(channel, opened.data)
+            opened = self._open()
+            self.data = self._connect_data(opened.data)
         except BaseException:
-            channel.close()
+            self.channel.close()
             raise
-        self.channel, self.opened, self.data = channel, opened, data
+        self.opened = opened
         self.session = opened.session
         self.order = opened.node
         self.threads = opened.threads
@@ -83,10 +84,12 @@ class RemoteLink:
             old = self.channel, self.data
             self._moved = self.traffic()
             while True:
+                self.channel = Channel(self.endpoint, self._credentials)
                 try:
                     self._connect()
                     break
                 except (GenieError, TransferError) as error:
+                    self.channel = old[0]  # still the one that says why the daemon is lost
                     refused = isinstance(error, GenieError) and error.code not in _ABSENT
                     if refused or time.monotonic() + _AGAIN > until:
                         raise
@@ -97,7 +100,7 @@ class RemoteLink:
                 self.install(plan, devices)
             self.incarnation += 1
 
-    def _open(self, channel: Channel) -> m.OpenReply:
+    def _open(self) -> m.OpenReply:
         hello = self._hello
         if hello.transport == "shm" and not self.endpoint.is_local:
             raise GenieError(
@@ -106,7 +109,7 @@ class RemoteLink:
                 remedy="name tcp, or leave the choice to Genie (--transport auto)",
             )
         try:
-            opened = channel.call("Open", hello, m.OpenReply, 10.0)
+            opened = self.channel.call("Open", hello, m.OpenReply, 10.0)
         except GenieError as error:
             if error.code != "GEN0530":
                 raise
@@ -117,12 +120,12 @@ class RemoteLink:
             raise no_path(hello.transport, opened.paths, self.name)
         return opened
 
-    def _connect_data(self, channel: Channel, where: m.DataEndpoint) -> TransferManager:
+    def _connect_data(self, where: m.DataEndpoint) -> TransferManager:
         tls = None
-        if where.endpoint.startswith("tcp://") and channel.tls_dir is not None:
+        if where.endpoint.startswith("tcp://") and self.channel.tls_dir is not None:
             from genie_runtime.auth import Identity
 
-            tls = Identity.load(channel.tls_dir, "client").context(server=False)
+            tls = Identity.load(self.channel.tls_dir, "client").context(server=False)
         key = bytes.fromhex(where.key)
         target = self._reachable(where.endpoint)
         # A leg on this host is shared memory wherever both have it; elsewhere only TCP leads to

@@ -14,6 +14,7 @@ from genie.client.coordinate import Coordinator
 from genie.client.endpoints import assign
 from genie.client.generation import (
     check_loop,
+    generation,
     generation_request,
     sample_of,
     unlimited,
@@ -25,7 +26,6 @@ from genie.client.progress import OnTokens, Progress
 from genie.client.result import RunResult
 from genie.client.sequence import Sequence, not_in_a_sequence
 from genie.client.tensors import Array, Tensor
-from genie_runtime.generation import check_generation
 from genie_runtime.plans import sampling, view
 from genie_runtime.ports import Generation
 from genie_schemas.closing import Closing
@@ -178,11 +178,11 @@ class Session(Closing):
         loaded, coordinator = self._find(plan)
         end = time.monotonic() + deadline
         sample = sample_of(loaded.installed.plan, entrypoint)
-        generation = Generation(max_new_tokens, temperature, top_k, top_p, seed)
-        spec = self._spec(loaded, entrypoint, inputs, run_id, generation=generation)
+        wanted = generation(max_new_tokens, temperature, top_k, top_p, seed)
+        spec = self._spec(loaded, entrypoint, inputs, run_id, sampled=wanted)
         lengths = spec.inputs.tensors[sample.lengths].array
-        check_loop(sample, generation, lengths)
-        return coordinator.run(spec, end, Progress(lengths.size, sample, generation, on_tokens))
+        check_loop(sample, wanted, lengths)
+        return coordinator.run(spec, end, Progress(lengths.size, sample, wanted, on_tokens))
 
     def sequence(self, plan: LoadedPlan | None = None) -> Sequence:
         """Begin a sequence: runs whose state (a KV cache) stays on the nodes between them."""
@@ -219,7 +219,7 @@ class Session(Closing):
         keep: Mapping[str, str] = MappingProxyType({}),
         drop: Iterable[str] = (),
         *,
-        generation: Generation | None = None,
+        sampled: Generation | None = None,
         state: tuple[str, int] | None = None,
     ) -> RunSpec:
         """A run whose inputs are checked."""
@@ -230,10 +230,7 @@ class Session(Closing):
         digest = None
         if run_id is not None:
             check_run_id(run_id)
-        if generation is not None:
-            check_generation(generation)
-        if run_id is not None:
-            digest = checked.digest(generation_request(generation))
+            digest = checked.digest(generation_request(sampled))
         forgotten, self._forgotten = self._forgotten, []
         return RunSpec(
             loaded,
@@ -247,7 +244,7 @@ class Session(Closing):
             tuple(drop),
             forgotten,
             state,
-            generation,
+            sampled,
         )
 
     def _writes(self, plan: LoadedPlan, entrypoint: str) -> frozenset[str]:

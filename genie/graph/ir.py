@@ -170,9 +170,7 @@ class Graph:
 
     def values(self) -> Iterator[Value]:
         """Every value: inputs, states, constants, then results in order."""
-        yield from (i.value for i in self.inputs)
-        yield from (s.value for s in self.states)
-        yield from (c.value for c in self.constants)
+        yield from given_values(self)
         for node in self.nodes:
             yield from (v for v in node.results if v is not None)
 
@@ -199,6 +197,13 @@ class Graph:
     def appended(self) -> frozenset[int]:
         """The memory of states that calls write into."""
         return frozenset(s.value.storage for s in self.states if s.update == "append")
+
+
+def given_values(graph: Graph) -> Iterator[Value]:
+    """What is there before the first call: inputs, states and constants."""
+    yield from (i.value for i in graph.inputs)
+    yield from (s.value for s in graph.states)
+    yield from (c.value for c in graph.constants)
 
 
 def to_data(graph: Graph) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from genie.plan.qualify import Qualified
 from genie.schedule.entries import Scheduled
 from genie.schedule.steps import Schedule
 from genie_schemas import control, optable, ragged, rng, writer
-from genie_schemas.expr import parse
 from genie_schemas.names import identifier
 from genie_schemas.plan import (
     FORMAT,
@@ -29,7 +28,6 @@ from genie_schemas.plan import (
     EntryPoint,
     ExecutionPlan,
     Link,
-    LoadStep,
     Opset,
     Policy,
     Program,
@@ -297,18 +295,3 @@ def _advisory(facts: Emitted, scheduled: Scheduled) -> dict[str, Any]:
 def bytes_of(plan: ExecutionPlan) -> int:
     """Bytes of all constants of a plan."""
     return sum(c.bytes for c in plan.constants.values())
-
-
-def loads_of(plan: ExecutionPlan) -> Mapping[str, int]:
-    """Device → bytes of the constants that its load steps name."""
-    totals: dict[str, int] = {}
-    for step in plan.steps:
-        if isinstance(step, LoadStep):
-            found = sum(plan.constants[name].bytes for name in step.reads)
-            totals[step.device] = totals.get(step.device, 0) + found
-    return totals
-
-
-def upper_bytes(plan: ExecutionPlan, name: str) -> int:
-    """Bytes of a value at the largest sizes."""
-    return parse(plan.values[name].bytes).bounds(plan.ranges())[1]

@@ -174,7 +174,7 @@ def summarize(data: Mapping[str, Any]) -> Summary:
         header=tuple((k, clip(v)) for k, v in header if v is not None),
         requires=texts(data.get("requires")),
         dims=tuple((clip(n), _range(d)) for n, d in mapping(data.get("dims")).items()),
-        devices=tuple(_devices(data, steps)),
+        devices=tuple(_devices(data, sizes)),
         entrypoints=tuple(_entrypoints(data, sizes, steps)),
         constants=len(constants),
         constant_bytes=sum(sizes.constant(n) for n in constants),
@@ -217,10 +217,16 @@ def _loop(loop: Any) -> str:
     )
 
 
-def _devices(data: Mapping[str, Any], steps: tuple[StepLine, ...]) -> Iterator[DeviceLine]:
+def _devices(data: Mapping[str, Any], sizes: _Sizes) -> Iterator[DeviceLine]:
     for name, entry in mapping(data.get("devices")).items():
         device = mapping(entry)
-        loads = sum(s.constant_bytes for s in steps if s.kind == "load" and s.where == (name,))
+        brought = {
+            constant
+            for step in map(mapping, items(data.get("steps")))
+            if step.get("kind") == "load" and step.get("device") == name
+            for constant in texts(step.get("reads"))
+        }
+        loads = sum(map(sizes.constant, brought))
         memory, needs = number(device.get("memory_bytes")), number(device.get("needs"))
         yield DeviceLine(clip(name), clip(device.get("kind")), memory, needs, loads)
 

@@ -16,10 +16,9 @@ import dataclasses
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from genie.graph.ir import Graph, Node, Value
+from genie.graph.ir import Graph, Node, Value, given_values
 from genie.graph.legality import may_alias, mutated
 from genie.graph.liveness import live_nodes
 from genie.schedule.items import Item
@@ -184,12 +183,6 @@ OUTSIDE = -1
 """Home of inputs and constants: no segment."""
 
 
-def _given(graph: Graph) -> Iterator[Value]:
-    yield from (i.value for i in graph.inputs)
-    yield from (s.value for s in graph.states)
-    yield from (c.value for c in graph.constants)
-
-
 class _Rebase:
     """Insert clones before mutations of values that another segment (or the caller) created."""
 
@@ -201,10 +194,10 @@ class _Rebase:
         for name in self.table:
             self.namer.reserve(name)
         self.next_storage = max((v.storage for v in graph.values()), default=0)
-        self.home = dict.fromkeys((v.storage for v in _given(graph)), OUTSIDE)
+        self.home = dict.fromkeys((v.storage for v in given_values(graph)), OUTSIDE)
         """Storage → segment that created it."""
         self.lasting = graph.appended()
-        self.base = {v.storage: v.name for v in reversed([*_given(graph)])}
+        self.base = {v.storage: v.name for v in reversed([*given_values(graph)])}
         """Storage → the first value in it, of which the others are views."""
         self.made_by: dict[str, Node] = {}
         self.names: dict[str, str] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from genie.graph.ir import Graph, Node, Value
+from genie.graph.ir import Graph, Node, Value, given_values
 from genie.schedule.items import Item
 from genie_schemas.args import Named, Ref
 from genie_schemas.names import Namer
@@ -37,8 +37,7 @@ class _Retake:
         self.sizes = _samples(graph)
         self.made = {name: item for item in items for name in item.node.writes()}
         self.base: dict[int, str] = {}
-        given = (*graph.inputs, *graph.states, *graph.constants)
-        for value in (item.value for item in given):
+        for value in given_values(graph):
             self.base.setdefault(value.storage, value.name)
         for name in self.made:
             self.base.setdefault(table[name].storage, name)

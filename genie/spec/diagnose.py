@@ -240,8 +240,7 @@ def _one(error: ErrorDetails, path: tuple[PathItem, ...], root: Node, report: Re
 def report_invalid(error: ValidationError, root: Node, report: Report) -> None:
     """Add every error of one field to the report."""
     found = [
-        # Components in parentheses are pydantic's union tags, not keys of the file.
-        (tuple(p for p in each["loc"] if not (isinstance(p, str) and p.startswith("("))), each)
+        (_without_tag(each["loc"]), each)
         for each in error.errors(include_url=False)[:_MAX_CHECKED]
         if each["type"] not in _FOLLOWS
     ]
@@ -256,6 +255,12 @@ def report_invalid(error: ValidationError, root: Node, report: Report) -> None:
         )
         if not misspelt:
             _one(each, path, root, report)
+
+
+def _without_tag(loc: tuple[PathItem, ...]) -> tuple[PathItem, ...]:
+    """A pydantic location as a path of the file: a placement's union tag is no key of it."""
+    tagged = loc[:1] == ("placement",) and loc[1:2] in (("(auto)",), ("(stages)",))
+    return (*loc[:1], *loc[2:]) if tagged else loc
 
 
 def report_inconsistencies(found: list[Inconsistency], root: Node, report: Report) -> None:

@@ -45,7 +45,7 @@ def _for_editors(schema: Any) -> Any:
 
 
 def editor_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """pydantic's schema of the rendered spec as the schema of the file that a user writes."""
+    """The schema of the file that a user writes, from pydantic's of the rendered spec."""
     template = {
         "description": "Text with a Jinja2 template, rendered with the --set variables.",
         "type": "string",

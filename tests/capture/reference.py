@@ -126,7 +126,7 @@ class Interpreter:
         self.returned, self.replaced = {}, {}
         for name, state in self.plan.state.items():
             kind = parse_type(state.type)
-            assert state.initial == "zeros" and not state.version
+            assert (state.initial, state.version) == ("zeros", 0)
             sizes = kind.sizes(self.dims)
             fresh = self.states.setdefault(name, torch.zeros(sizes, dtype=DTYPE[kind.dtype]))
             assert fresh.shape == sizes
@@ -205,7 +205,8 @@ class Interpreter:
             self.values[step.device][name] = value
         for effect in effects.values():
             if effect.value is not None:
-                assert effect.value in step.writes and effect.state not in self.replaced
+                assert effect.value in step.writes
+                assert effect.state not in self.replaced
                 self.replaced[effect.state] = effect.value
         declared = parse(program.scratch_bytes).evaluate(self.dims)
         if most > max(declared, 0):

@@ -20,7 +20,9 @@ from tests.golden.support import GOLDEN
 
 COMPAT = GOLDEN / "compat"
 PLANS = sorted(COMPAT.glob("*/*.plan.json"))
-RUNNABLE = [COMPAT / "1.0" / f"{name}.plan.json" for name in ("digits", "digits-two")]
+RUNNABLE = [
+    COMPAT / f"{name}.plan.json" for name in ("1.0/digits", "1.0/digits-two", "1.1/tiny-lm")
+]
 
 
 def ids(path: Path) -> str:
@@ -87,6 +89,25 @@ def test_the_synthetic_plan_uses_every_field_and_every_kind_of_argument() -> Non
         for op in program["ops"]:
             for value in (*op["args"], *op.get("kwargs", {}).values()):
                 assert args.encode(args.decode(value)) == value
+
+
+def test_the_plan_of_each_later_format_uses_what_the_format_brought() -> None:
+    """Fields of every model; every field of a model that is new."""
+    schemas = Path(genie_schemas.__file__).parent / "json"
+    before, after = (
+        json.loads((schemas / f"plan-{name}.schema.json").read_text())["$defs"]
+        for name in ("1.0", "1.1")
+    )
+    news = {
+        name
+        for model in after
+        for name in after[model].get("properties", {})
+        if name not in before.get(model, {}).get("properties", {})
+    }
+    assert {"value", "sample", "capacity"} <= news
+    data = canonical.loads((COMPAT / "1.1" / "tiny-lm.plan.json").read_text(encoding="utf-8"))
+    assert news <= {key for item in _objects(data) for key in item}
+    assert any(len(step.get("effect", "")) > 1 for step in data["steps"])
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -89,7 +89,7 @@ EDITS: dict[str, tuple[int, Edit]] = {
     "memory-wrong": (4, lambda d: d["devices"]["d0"].update(needs=1)),
     "device-too-small": (4, lambda d: d["devices"]["d1"].update(memory_bytes=4096)),
     "policy-unknown": (4, lambda d: step(d, "stem/compute@d0").update(policy="eager")),
-    "feature-missing": (8, lambda d: d["requires"].append("state.kv")),
+    "feature-missing": (8, lambda d: d["requires"].append("state.paged")),
     "path-escapes": (
         4,
         lambda d: d["constants"]["head.bias"].update(source="../digits.safetensors#head.bias"),

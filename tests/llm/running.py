@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,11 +16,20 @@ from genie_schemas.constants import ConstantFiles
 from genie_schemas.plan import ExecutionPlan
 from genie_schemas.spec import Spec
 from genie_schemas.types import DTYPES, parse_type
-from tests.capture.compiling import Compiled
 from tests.plans_by_hand import HandMade
 from tests.runtime.executors.generating import Ring, Station
 
 MEMORY = 1 << 30
+
+
+class Made(Protocol):
+    """A compiled plan, and the folder with its constants."""
+
+    @property
+    def plan(self) -> ExecutionPlan: ...
+
+    @property
+    def folder(self) -> Path: ...
 
 
 def spec(stages: Sequence[tuple[str, Sequence[str]]] = (), **llm: int) -> Spec:
@@ -46,7 +55,7 @@ def constants(plan: ExecutionPlan, folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def stations(made: Compiled) -> Iterator[list[Station]]:
+def stations(made: Made) -> Iterator[list[Station]]:
     """An executor for each device of the plan, with the plan installed."""
     plan = HandMade(made.folder, made.plan, constants(made.plan, made.folder))
     found: list[Station] = []
@@ -69,7 +78,7 @@ def padded(prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
     return {"input_ids": ids, "lengths": np.array([len(p) for p in prompts], np.int64)}
 
 
-def generated(made: Compiled, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+def generated(made: Made, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
     """The tokens that the plan's loop gives each prompt; -1 after a row's end."""
     inputs = padded(prompts)
     batch, prompt = inputs["input_ids"].shape

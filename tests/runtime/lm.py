@@ -17,8 +17,6 @@ from tests.tiny_lm import greedy, tiny_lm
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8]]
 COUNT = 24
 
-_WORK = 256
-
 
 def wanted(made: HandMade, count: int = COUNT, eos: tuple[int, ...] = ()) -> list[list[int]]:
     """The rows of `tokens` for `PROMPTS`; rows that ended are padded with 0."""
@@ -28,15 +26,18 @@ def wanted(made: HandMade, count: int = COUNT, eos: tuple[int, ...] = ()) -> lis
 
 
 def slow_lm(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, devices: int = 1, **options: Any
+    folder: Path, monkeypatch: pytest.MonkeyPatch, devices: int = 1, work: int = 256
 ) -> HandMade:
-    """`tiny_lm` whose every token costs some 10 ms, so that something can happen meanwhile."""
+    """`tiny_lm` whose every token costs some 10 ms, so that something can happen meanwhile.
+
+    With `work` 512 it is some 100 ms.
+    """
     programs = tests.tiny_lm._programs
 
     def slowed() -> dict[str, Any]:
         made = programs()
         head = made["decode.head"]
-        size = [_WORK, _WORK]
+        size = [work, work]
         ops = [{"out": ["w0"], "op": "aten.ones.default", "args": [size]}]
         ops += [
             {
@@ -47,12 +48,12 @@ def slow_lm(
             for i in range(20)
         ]
         head["ops"] = [*ops, *head["ops"]]
-        head["scratch_bytes"] += f"+{_WORK * _WORK * 4 * 22}"
+        head["scratch_bytes"] += f"+{work * work * 4 * 22}"
         return made
 
     with monkeypatch.context() as patch:
         patch.setattr(tests.tiny_lm, "_programs", slowed)
-        return tiny_lm(folder, devices=devices, name=f"slow-lm-{devices}", **options)
+        return tiny_lm(folder, devices=devices, name=f"slow-lm-{devices}")
 
 
 def held(*daemons: Daemon) -> tuple[int, int, int]:

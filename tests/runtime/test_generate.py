@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genie.client import Session, connect
 from genie.client.admin import status
@@ -66,7 +68,8 @@ def test_the_tokens_are_those_of_a_full_forward(
         assert came == list(enumerate(map(tuple, tokens.T.tolist())))
         shown = result.to_json()["generation"]
         assert shown["tokens"] == COUNT
-        assert shown["ms_per_token"] > 0 and 0 < shown["ttft_ms"] <= shown["client"]["ttft_ms"]
+        assert shown["ms_per_token"] > 0
+        assert 0 < shown["ttft_ms"] <= shown["client"]["ttft_ms"]
         drawn = session.generate(
             padded(PROMPTS), max_new_tokens=COUNT, temperature=1.5, top_k=40, top_p=0.9, seed=2**40
         )
@@ -116,7 +119,7 @@ def test_a_token_costs_a_client_few_bytes(
             session.generate(inputs, max_new_tokens=n).bytes["received"] for n in (2, CAPACITY - 3)
         )
         # Heartbeats of the longer run are in it, too.
-        assert 8 * (CAPACITY - 5) <= many - few <= 64 * (CAPACITY - 5)
+        assert 4 * (CAPACITY - 5) <= many - few <= 64 * (CAPACITY - 5)
     after = status(pair[0].endpoint).telemetry
     assert after["tokens"] - before["tokens"] == 2 + 2 + CAPACITY - 3
     assert after["phase_prefill"] - before["phase_prefill"] == 3
@@ -195,13 +198,29 @@ def test_what_a_callback_raises_ends_the_run(
             assert fine.outputs["tokens"].tolist() == wanted(made)
 
 
-def test_frames_of_another_form_are_refused() -> None:
-    steps = [(1, 2), (3, m.ENDED)]
-    data = m.encode_tokens(7, steps)
-    assert m.decode_tokens(data, 2) == (7, steps)
-    for wrong in (data[:-1], data + b"\0", b"", b"{}", data[:5] + b"\0\0", b"\2" + data[1:]):
+@given(
+    st.integers(0, 2**40),
+    st.integers(1, 4).flatmap(
+        lambda rows: st.lists(
+            st.tuples(*[st.integers(m.ENDED, 2**62)] * rows), min_size=1, max_size=5
+        )
+    ),
+)
+def test_frames_come_back_as_they_were(first: int, steps: list[tuple[int, ...]]) -> None:
+    data = m.encode_tokens(first, steps)
+    rows = len(steps[0])
+    assert m.decode_tokens(data, rows) == (first, steps)
+    for cut in range(len(data)):
         with pytest.raises(GenieError) as caught:
-            m.decode_tokens(wrong, 2)
+            m.decode_tokens(data[:cut], rows)
         assert caught.value.code == "GEN0509"
-    with pytest.raises(GenieError):
-        m.decode_tokens(m.encode_tokens(0, [(-2, 0)]), 2)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"\1", b"\1\0\0", b"\1\0\1\1\1\1", b"\2\0\1\1\1", b"\1" + b"\xff" * 40]
+)
+def test_frames_of_another_form_are_refused(data: bytes) -> None:
+    assert m.decode_tokens(b"\1\0\1\1\0", 2) == (0, [(0, m.ENDED)])
+    with pytest.raises(GenieError) as caught:
+        m.decode_tokens(data, 2)
+    assert caught.value.code == "GEN0509"

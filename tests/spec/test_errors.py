@@ -17,6 +17,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:\\nCan not relate snapshot:UserW
 EDITS: dict[str, list[tuple[str, str]]] = {
     "unknown-key": [("workload:", "workloda:")],
     "unknown-key-nested": [("entry:", "entri:"), ("dtype:", "dtyp:")],
+    "unknown-key-parenthesis": [
+        ("genie: 1", "(genie: 1"),
+        ("workload: auto", "placement: {(auto): 1}"),
+    ],
     "merge-key": [("  entry: build", "  <<: {entry: build}")],
     "missing-key": [("name: small-residual\n", ""), ("dtype: float32, ", "")],
     "wrong-type": [("max: 8", "max: eight")],

@@ -8,7 +8,7 @@ it came from the client in the first place.
 
 from __future__ import annotations
 
-import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,9 +62,13 @@ class Blind:
         """Fetch tensors: all are asked for before the first is waited for."""
         for held in wanted:
             self._remotes[held.device].ask(held.slot)
-        for remote in self._remotes.values():
-            remote.flush()  # what the others were told goes on meanwhile
+        self.flush()
         return [self._remotes[held.device].answer() for held in wanted]
+
+    def flush(self) -> None:
+        """Send what was collected for any device."""
+        for remote in self._remotes.values():
+            remote.flush()
 
     def drop(self, unwanted: Iterable[Held]) -> None:
         """Let go of tensors."""
@@ -73,23 +77,27 @@ class Blind:
 
     # -- runs -------------------------------------------------------------------------------
 
-    def run(self, walk: Walk, inputs: Mapping[str, torch.Tensor | Held]) -> dict[str, Held]:
+    def run(
+        self,
+        walk: Walk,
+        inputs: Mapping[str, torch.Tensor | Held],
+        known: Mapping[str, torch.Tensor] | None = None,
+    ) -> dict[str, Held]:
         """The outputs of an entry point by name, held by their devices and the caller's to drop.
 
         Inputs that are held already must be on the device that reads them; they stay the caller's.
+        `known` are held inputs that the caller has seen: another device gets them without fetching.
         """
-        run = _Run(self, walk)
+        run = _Run(self, walk, known or {})
         for item in walk.entry.inputs:
             run.take(item.name, item.device, inputs[item.name])
-        for kind, group in itertools.groupby(walk.steps, type):
-            if kind is TransferStep:
-                run.move([step for step in group if isinstance(step, TransferStep)])
-                continue
-            for step in group:
-                if isinstance(step, ComputeStep):
-                    run.compute(step)
-                elif isinstance(step, FreeStep):
-                    run.free(step.reads)
+        for step in walk.steps:
+            if isinstance(step, ComputeStep):
+                run.compute(step)
+            elif isinstance(step, TransferStep):
+                run.move(step)
+            elif isinstance(step, FreeStep):
+                run.free(step.reads)
         returned = {s.reads[0] for s in walk.steps if isinstance(s, ReturnStep)}
         found = {o.name: run.values[o.value] for o in walk.entry.outputs if o.value in returned}
         run.free(name for name in list(run.values) if name not in returned)
@@ -117,12 +125,19 @@ class Blind:
 
 
 class _Run:
-    """Where the values of one run are."""
+    """Where the values of one run are.
 
-    def __init__(self, client: Blind, walk: Walk) -> None:
+    What another device will need is asked for as soon as it is made, so that all that crosses at
+    one place costs one round trip together.
+    """
+
+    def __init__(self, client: Blind, walk: Walk, known: Mapping[str, torch.Tensor]) -> None:
         self._client = client
         self._walk = walk
-        self._own: dict[str, torch.Tensor] = {}
+        self._own = dict(known)
+        """Values that this side has seen."""
+        self._crossing = {s.reads[0] for s in walk.steps if isinstance(s, TransferStep)}
+        self._asked: dict[str, deque[str]] = {}
         self._lent: set[str] = set()
         self.values: dict[str, Held] = {}
 
@@ -130,6 +145,7 @@ class _Run:
         if isinstance(value, Held):
             self._lent.add(name)
             self.values[name] = value
+            self._ask(name)
         else:
             self._own[name] = value
             self.values[name] = self._client.store(device, value)
@@ -150,6 +166,7 @@ class _Run:
                 remote.drop(slots.pop(name))
         for value, name in zip(program.outputs, step.writes, strict=True):
             self.values[name] = Held(step.device, slots[value.name])
+            self._ask(name)
         for effect in step.effects():
             if effect.value is not None:
                 self._client.drop([self._client.state[effect.state]])
@@ -162,14 +179,19 @@ class _Run:
             return self._client.constant(device, name)
         return self.values[name].slot
 
-    def move(self, steps: Sequence[TransferStep]) -> None:
-        fetched = [step for step in steps if step.reads[0] not in self._own]
-        tensors = self._client.read([self.values[step.reads[0]] for step in fetched])
-        moved = dict(zip((step.id for step in fetched), tensors, strict=True))
-        for step in steps:
-            name = step.reads[0]
-            tensor = moved[step.id] if step.id in moved else self._own[name]
-            self.values[step.writes[0]] = self._client.store(step.dst, tensor)
+    def _ask(self, name: str) -> None:
+        if name in self._crossing and name not in self._own:
+            held = self.values[name]
+            self._client.remote(held.device).ask(held.slot)
+            self._asked.setdefault(held.device, deque()).append(name)
+
+    def move(self, step: TransferStep) -> None:
+        name = step.reads[0]
+        if name not in self._own:
+            self._client.flush()  # what the other devices were told goes on meanwhile
+        while name not in self._own:
+            self._own[self._asked[step.src].popleft()] = self._client.remote(step.src).answer()
+        self.values[step.writes[0]] = self._client.store(step.dst, self._own[name])
 
     def free(self, names: Iterable[str]) -> None:
         for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,10 @@ class Case:
         out = folder / f"{spec.stem}.plan.json"
         compile_model(MODELS / f"{name}.py", spec, out)
         return Case(name, devices, load_plan(out))
+
+    def named(self, name: str) -> Case:
+        """The same plan as the workload `name`."""
+        return dataclasses.replace(self, name=name)
 
 
 class Model:

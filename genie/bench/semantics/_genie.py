@@ -22,8 +22,6 @@ from genie.client.opening import hello
 from genie.client.remote import RemoteLink
 from genie.client.session import Session
 from genie_schemas.closing import Closing
-from genie_schemas.messages import DataEndpoint, OpenRequest
-from genie_transport import TransferManager
 
 __all__ = ["Daemons"]
 
@@ -102,14 +100,12 @@ class _RelayedLink(RemoteLink):
     def __init__(self, endpoint: str, wires: Wires, credentials: Credentials) -> None:
         self._wires = wires
         self._between = False
-        greeting: OpenRequest = hello()
-        super().__init__(endpoint, greeting, credentials)
+        super().__init__(endpoint, hello(), credentials)
 
-    def _connect_data(self, where: DataEndpoint) -> TransferManager:
-        try:
-            return super()._connect_data(where)
-        finally:
-            self._between = True  # whatever is dialled from now on, a daemon dials
+    def _connect(self) -> None:
+        self._between = False
+        super()._connect()
+        self._between = True  # whatever is dialled from now on, a daemon dials
 
     def _reachable(self, endpoint: str) -> str:
         port = int(super()._reachable(endpoint).rpartition(":")[2])

@@ -1,70 +1,138 @@
-"""The suite: every workload in every mode, traffic first and then latency by round trip."""
+"""The suite: every workload in every mode, on two devices and on one."""
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from genie.bench.measure import seconds
 from genie.bench.report import LeftOut, Row, median_row
+from genie.bench.semantics import _rows as rows
 from genie.bench.semantics._cases import FORWARDS, Case, Model
 from genie.bench.semantics._contest import MODES, REMOTE, Contest, Machines
+from genie.bench.semantics._generation import Dialogue, Spoken
 from genie.bench.semantics._wires import Traffic, Wires
 
 __all__ = ["FULL", "QUICK", "Scope", "measure", "semantics"]
 
+CAUSAL = "causal"
+PREFILL, DECODE = "llm-prefill", "llm-decode"
+
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is measured. `round_trips` are in milliseconds; `naive` limits its rounds."""
+    """How much is measured.
+
+    `round_trips` are in milliseconds, the first is what others are compared with; naive calls take
+    so long that they have `naive` of the `rounds`, and `naive_tokens` where others time `tokens`.
+    Traffic is that of `counted` runs, for generation with `counted_tokens` tokens in every mode.
+    """
 
     round_trips: tuple[int, ...]
     rounds: int
     naive: int
     counted: int
+    tokens: int
+    naive_tokens: int
+    counted_tokens: int
 
 
-QUICK = Scope((0, 30), rounds=5, naive=1, counted=3)
-FULL = Scope((0, 1, 10, 30), rounds=11, naive=3, counted=5)
+QUICK = Scope((0, 30), rounds=5, naive=1, counted=3, tokens=17, naive_tokens=2, counted_tokens=5)
+FULL = Scope(
+    (0, 1, 10, 30), rounds=11, naive=3, counted=5, tokens=65, naive_tokens=3, counted_tokens=17
+)
 
 
 def semantics(quick: bool) -> Iterable[Row | LeftOut]:
-    """Every row of the suite."""
+    """Every row of the suite. What this machine cannot measure is left out with the reason."""
     return measure(QUICK if quick else FULL)
 
 
 def measure(
-    scope: Scope, workloads: Sequence[str] = FORWARDS, devices: Sequence[int] = (2, 1)
+    scope: Scope,
+    workloads: Sequence[str] = (*FORWARDS, CAUSAL),
+    devices: Sequence[int] = (2, 1),
 ) -> Iterator[Row | LeftOut]:
-    """The suite within `scope`, for some workloads, on two devices and on one."""
+    """The suite within `scope`, for some workloads."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="genie-bench-") as folder, Machines(1) as machines:
         for name in workloads:
+            if name == CAUSAL and find_spec("transformers") is None:
+                reason = "the model comes from transformers, which is not installed"
+                yield from (LeftOut(case, reason) for case in (PREFILL, DECODE))
+                continue
             model = Model(name)
             for count in devices:
                 _progress(f"{name}, {count} device{'s' * (count > 1)}")
                 case = Case.compile(name, count, Path(folder))
+                if name == CAUSAL:
+                    yield from _language(case, model, machines, scope)
+                    continue
                 with Contest(case, model, machines) as contest:
-                    yield from _forward(contest, machines, scope)
+                    yield from _requests(case.label, contest.run, machines, scope)
 
 
-def _forward(contest: Contest, machines: Machines, scope: Scope) -> Iterator[Row]:
-    label = contest.case.label
-    spent = {
-        mode: _counted(machines.wires, mode, contest.run[mode], scope.counted) for mode in REMOTE
-    }
-    yield from traffic_rows(label, spent)
-    yield from operation_rows(label, machines, contest)
-    for round_trip in scope.round_trips:
-        machines.wires.round_trip(round_trip)
-        yield from _latency(contest, scope, round_trip)
-    machines.wires.round_trip(0)
+def _requests(
+    label: str, calls: Mapping[str, Callable[[], object]], machines: Machines, scope: Scope
+) -> Iterator[Row]:
+    """Rows of a workload whose unit is a request."""
+    wires = machines.wires
+    yield from rows.traffic(label, {m: _counted(wires, m, calls[m], scope.counted) for m in REMOTE})
+    yield from _operations(label, machines, calls["blind"])
+    found: dict[tuple[str, int], list[float]] = {}
+    for mode, trip in _turns(scope, wires):
+        found.setdefault((mode, trip), []).append(seconds(calls[mode]) * 1e3)
+    for (mode, trip), samples in found.items():
+        yield median_row(label, f"latency_ms/{mode}/{trip}", "ms", samples)
+
+
+def _language(case: Case, model: Model, machines: Machines, scope: Scope) -> Iterator[Row]:
+    with Dialogue(case.named(PREFILL), model, machines, prompt=128) as dialogue:
+        calls = {mode: partial(dialogue.run[mode], 1) for mode in MODES}
+        yield from _requests(dialogue.case.label, calls, machines, scope)
+    with Dialogue(case.named(DECODE), model, machines, prompt=16) as dialogue:
+        yield from _decode(dialogue, machines, scope)
+
+
+def _decode(dialogue: Dialogue, machines: Machines, scope: Scope) -> Iterator[Row]:
+    """Rows of generation, whose unit is a token after the first."""
+    label, wires = dialogue.case.label, machines.wires
+    spent = {}
+    for mode in REMOTE:
+        count = scope.counted_tokens
+        first, every = (
+            _counted(wires, mode, partial(dialogue.run[mode], n), scope.counted) for n in (1, count)
+        )
+        spent[mode] = [(a - b).each(count - 1) for a, b in zip(every, first, strict=True)]
+    yield from rows.traffic(label, spent)
+    received = [float(run.received) for run in spent["genie"]]
+    yield median_row(label, "bytes_per_token_to_client/genie", "B", received)
+    yield from _operations(label, machines, partial(dialogue.run["blind"], 2))
+    found: dict[tuple[str, int], list[Spoken]] = {}
+    for mode, trip in _turns(scope, wires):
+        count = scope.naive_tokens if mode == "naive" else scope.tokens
+        found.setdefault((mode, trip), []).append(dialogue.run[mode](count))
+    yield from rows.tokens(label, found, scope.round_trips)
+
+
+def _turns(scope: Scope, wires: Wires) -> Iterator[tuple[str, int]]:
+    """(mode, round trip) of every sample: all take turns, every other round backwards."""
+    for turn in range(scope.rounds):
+        backwards = turn % 2 == 1
+        trips = scope.round_trips[::-1] if backwards else scope.round_trips
+        for trip in trips:
+            wires.round_trip(trip)
+            for mode in MODES[::-1] if backwards else MODES:
+                if mode != "naive" or turn < scope.naive:
+                    yield mode, trip
+    wires.round_trip(0)
 
 
 def _counted(wires: Wires, mode: str, run: Callable[[], object], times: int) -> list[Traffic]:
@@ -79,43 +147,15 @@ def _counted(wires: Wires, mode: str, run: Callable[[], object], times: int) -> 
     return found
 
 
-def traffic_rows(label: str, spent: Mapping[str, Sequence[Traffic]]) -> Iterator[Row]:
-    """Bytes of a request in each mode, by where they went, and Genie's beside the others'."""
-    totals: dict[str, float] = {}
-    for mode, runs in spent.items():
-        total = [float(run.total) for run in runs]
-        totals[mode] = statistics.median(total)
-        yield median_row(label, f"traffic_bytes/{mode}", "B", total)
-        yield median_row(
-            label, f"client_bytes/{mode}", "B", [float(run.sent + run.received) for run in runs]
-        )
-    for mode in ("naive", "blind"):
-        samples = [run.total / totals[mode] for run in spent["genie"]]
-        ratio = totals["genie"] / totals[mode]
-        yield Row(label, f"traffic_vs_{mode}", ratio, "×", tuple(samples), mode, ratio)
-
-
-def operation_rows(label: str, machines: Machines, contest: Contest) -> Iterator[Row]:
-    """What a call of the blind baseline takes on the wire."""
+def _operations(label: str, machines: Machines, run: Callable[[], object]) -> Iterator[Row]:
+    """What a call of the blind baseline takes on the wire, and how many a run makes."""
     remotes = machines.remotes["blind"].values()
-    before = [(r.sent.operations, r.sent.bytes) for r in remotes]
-    contest.run["blind"]()
-    after = [(r.sent.operations, r.sent.bytes) for r in remotes]
-    calls = sum(a[0] - b[0] for a, b in zip(after, before, strict=True))
-    sent = sum(a[1] - b[1] for a, b in zip(after, before, strict=True))
+    before = [(remote.sent.operations, remote.sent.bytes) for remote in remotes]
+    run()
+    after = [(remote.sent.operations, remote.sent.bytes) for remote in remotes]
+    calls, sent = (sum(a[i] - b[i] for a, b in zip(after, before, strict=True)) for i in (0, 1))
     yield Row(label, "operations/blind", calls, "", (float(calls),))
     yield Row(label, "bytes_per_operation/blind", sent / calls, "B", (sent / calls,))
-
-
-def _latency(contest: Contest, scope: Scope, round_trip: int) -> Iterator[Row]:
-    samples: dict[str, list[float]] = {mode: [] for mode in MODES}
-    for turn in range(scope.rounds):
-        order = MODES if turn % 2 == 0 else MODES[::-1]
-        for mode in order:
-            if mode != "naive" or turn < scope.naive:
-                samples[mode].append(seconds(contest.run[mode]) * 1e3)
-    for mode, found in samples.items():
-        yield median_row(contest.case.label, f"latency_ms/{mode}/{round_trip}", "ms", found)
 
 
 def _progress(what: str) -> None:

@@ -32,6 +32,10 @@ class Traffic:
         """All of them."""
         return self.sent + self.received + self.between
 
+    def each(self, count: int) -> Traffic:
+        """The share of one of `count`, to whole bytes."""
+        return Traffic(self.sent // count, self.received // count, self.between // count)
+
     def __sub__(self, other: Traffic) -> Traffic:
         return Traffic(
             self.sent - other.sent, self.received - other.received, self.between - other.between

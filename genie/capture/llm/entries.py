@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from genie.capture.capture import capture
-from genie.capture.entry import Entry, StateInput, standing
+from genie.capture.entry import Entry, EntryPoints, StateInput, standing
 from genie.capture.exporter import export, forward_place
 from genie.capture.llm.limits import Layer, Limits, limits
 from genie.capture.llm.models import CachedModel, adapt
@@ -22,25 +20,16 @@ from genie.graph.ir import Graph
 from genie.semantics import classify
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.plan import Loop, Sample
-from genie_schemas.spec import Dim, Input, Llm, Spec
+from genie_schemas.spec import Dim, Dtype, Input, Llm, Spec
 
-__all__ = ["LanguageModel", "language_model"]
+__all__ = ["language_model"]
 
 PREFILL, DECODE, GENERATE = "prefill", "decode", "generate"
 _LENGTH = "cache_length"
+_TOKEN = "token"  # noqa: S105 - an input's name
 
 
-@dataclass(frozen=True)
-class LanguageModel:
-    """The entry points to capture, and the loops over them."""
-
-    entries: tuple[Entry, ...]
-    loops: Mapping[str, Loop]
-
-
-def language_model(
-    model: nn.Module, spec: Spec, path: Path, shown: str, file: str
-) -> LanguageModel:
+def language_model(model: nn.Module, spec: Spec, path: Path, shown: str, file: str) -> EntryPoints:
     """The entry points of a causal language model whose spec gives no inputs.
 
     `file` is the spec's name, for errors. Raises GenieError GEN0127 and GEN0240 to GEN0243, and
@@ -50,22 +39,28 @@ def language_model(
     found = adapt(model) if spec.workload in ("auto", "llm") else None
     if found is None:
         raise _no_inputs(model, spec, place, file)
-    workload = classify(_probe(model, found, spec, path, shown))
-    if workload.kind != "llm":
-        lacking = workload.lacks.get("llm") or ("its structure is another workload's",)
-        raise GenieError(
-            "GEN0240",
-            "the spec gives no inputs, and the model is no causal language model",
-            Place(file=file, path="inputs"),
-            f"it looks like {workload.kind}; not found: {'; '.join(lacking)}",
-            "write the inputs of its forward under inputs",
-        )
+    _check_kind(_probe(model, found, spec, path, shown), spec, file)
     layers = learn_layers(found, place)
     bounds = limits(spec.llm or Llm(), found.limit, layers, file)
     check_cache(found, layers, bounds.cache, place)
-    return LanguageModel(
+    return EntryPoints(
         (_prefill(found, spec, layers, bounds), _decode(found, spec, layers, bounds)),
         {GENERATE: _generate(found, bounds)},
+    )
+
+
+def _check_kind(graph: Graph, spec: Spec, file: str) -> None:
+    """GEN0240 unless the plain forward is a language model's, by its structure or by the spec."""
+    workload = classify(graph)
+    if "llm" in (workload.kind, spec.workload):
+        return
+    lacking = workload.lacks.get("llm") or ("its structure is another workload's",)
+    raise GenieError(
+        "GEN0240",
+        "the spec gives no inputs, and the model is not known as a causal language model",
+        Place(file=file, path="inputs"),
+        f"it looks like {workload.kind}; not found: {'; '.join(lacking)}",
+        "write the inputs of its forward under inputs; or workload: llm, if it is one",
     )
 
 
@@ -151,7 +146,8 @@ def _entry(
         for part, width in (("k", layer.key), ("v", layer.value)):
             given = f"cache_{i}_{part}"
             shape = ("batch", layer.heads, bounds.cache, width)
-            inputs[given] = Input(dtype=str(layer.dtype).removeprefix("torch."), shape=shape)
+            dtype = cast(Dtype, str(layer.dtype).removeprefix("torch."))
+            inputs[given] = Input(dtype=dtype, shape=shape)
             states[given] = StateInput(f"cache.{i}.{part}", "append")
     caches = [given for given in inputs if given in states and given != _LENGTH]
 
@@ -166,18 +162,18 @@ def _entry(
     # Traced with a range of more than one size: export would fix a dimension of one.
     dims = {n: Dim(max=max(2, size)) for n, size in most.items()}
     ranges = {n: (1, size) for n, size in most.items()}
-    given = spec.model_copy(update={"inputs": inputs, "dims": dims})
-    return Entry(name, given, flat, states, ranges)
+    entry = spec.model_copy(update={"inputs": inputs, "dims": dims})
+    return Entry(name, entry, flat, states, ranges)
 
 
 def _generate(found: CachedModel, bounds: Limits) -> Loop:
     special = found.special
     sample = Sample(
         logits="logits",
-        token="token",
+        token=_TOKEN,
         lengths="lengths",
         capacity=bounds.cache,
         eos=list(special.eos),
         pad=special.pad,
     )
-    return Loop(entry=PREFILL, body=DECODE, carry=["token"], until="sampled", sample=sample)
+    return Loop(entry=PREFILL, body=DECODE, carry=[_TOKEN], until="sampled", sample=sample)

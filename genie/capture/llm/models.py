@@ -87,7 +87,7 @@ class Own:
 
 
 def special(eos: Any, pad: Any) -> Tokens:
-    """Special tokens from a number, several, or None; the first eos pads where nothing else does."""
+    """Special tokens from a number, several, or None; the first eos pads if nothing else does."""
     several = list(eos) if isinstance(eos, Sequence) else [eos]
     ends = tuple(dict.fromkeys(int(e) for e in several if e is not None and int(e) >= 0))
     if pad is None or int(pad) < 0:

@@ -25,8 +25,8 @@ class Store:
     positions: Tensor
     keys: int
     """How many keys `update` returns: a size, which may be symbolic."""
-    buffers: Buffers | None
-    """The plan's states; None while it is not known yet which there are."""
+    layers: int
+    """How many layers are known to keep something."""
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the new tokens' keys and values; return those to attend to.
@@ -60,7 +60,9 @@ class Prefill(Store):
         batch, count = tokens.shape
         self.lengths = lengths
         self.buffers = buffers
-        self.positions = torch.arange(count, device=tokens.device)[None, :].expand(batch, count)
+        self.layers = len(buffers or ())
+        self.places = torch.arange(count, device=tokens.device)
+        self.positions = self.places[None, :].expand(batch, count)
         self.keys = count
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
         """Layer → the keys and values that the forward gave."""
@@ -69,9 +71,11 @@ class Prefill(Store):
         """Write at 0 … tokens - 1; a prompt attends to itself alone."""
         self.seen[layer] = (key, value)
         if self.buffers is not None:
+            # Not into a slice: whether that is contiguous, and with it the trace, would depend on
+            # the prompt's length.
             keys, values = self.buffers[layer]
-            keys[:, :, : key.shape[2]].copy_(key)
-            values[:, :, : value.shape[2]].copy_(value)
+            keys.index_copy_(2, self.places, key)
+            values.index_copy_(2, self.places, value)
         return key, value
 
     def last(self, hidden: Tensor) -> Tensor:
@@ -88,6 +92,7 @@ class Decode(Store):
         self.place = length.clone()
         self.rows = torch.arange(length.shape[0], device=length.device)
         self.buffers = buffers
+        self.layers = len(buffers)
         self.positions = self.place[:, None]
         self.keys = buffers[0][0].shape[2]
 

@@ -64,13 +64,13 @@ class Transformers:
         return {name: value for name, value in arguments.items() if name in self.parameters}
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[misc]
+class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer of the store."""
 
     is_sliding = False
 
     def __init__(self, store: Store, layer: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.store, self.layer = store, layer
         self.is_initialized = True
 
@@ -96,7 +96,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return self.store.keys
 
 
-class _Layers(list[_Layer]):
+class _Layers(list[Any]):
     """Layers that are there as soon as a model asks for them."""
 
     def __init__(self, store: Store) -> None:
@@ -109,12 +109,12 @@ class _Layers(list[_Layer]):
         return super().__getitem__(index)
 
 
-class _Cache(Cache):  # type: ignore[misc]
+class _Cache(Cache):
     """transformers' cache over a store."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(layers=_Layers(store))
-        self.layers[max(0, len(store.buffers or ()) - 1)]
+        self.layers[max(0, store.layers - 1)]
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def _mask_maker(store: Store, *, additive: bool) -> Callable[..., Tensor | None]
         rows = torch.arange(batch, device=device)[:, None, None, None]
         heads = torch.arange(1, device=device)[None, :, None, None]
         keys = torch.arange(store.keys, device=device)[None, None, None, :]
-        allowed = mask_function(rows, heads, store.positions[:, None, :, None], keys)
+        allowed: Tensor = mask_function(rows, heads, store.positions[:, None, :, None], keys)
         allowed = allowed.expand(batch, 1, tokens, store.keys)
         if not additive:
             return allowed

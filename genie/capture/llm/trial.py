@@ -1,4 +1,4 @@
-"""A language model tried before it is captured: what it keeps, and whether its cache tells the truth.
+"""A language model tried before it is captured: what it keeps, and whether that serves it.
 
 Both run the model on a few tokens. The second compares logits with and without the cache, for
 prompts of unequal lengths: a model whose positions or masks do not fit a cache of fixed length
@@ -33,8 +33,11 @@ def learn_layers(model: CachedModel, place: Place) -> list[Layer]:
             model.cached(_tokens(1, 2), store)
     except Exception as error:
         raise _refused(error_text(error) or type(error).__name__, place) from error
-    if not store.seen or sorted(store.seen) != list(range(len(store.seen))):
+    if not store.seen:
         raise _refused("its forward keeps nothing in the cache that it is given", place)
+    if sorted(store.seen) != list(range(len(store.seen))):
+        kept = ", ".join(map(str, sorted(store.seen)))
+        raise _refused(f"it keeps layers {kept}: layers count from 0, without a gap", place)
     layers = []
     for _, (key, value) in sorted(store.seen.items()):
         fits = key.dim() == value.dim() == 4 and key.shape[:3] == value.shape[:3]

@@ -32,9 +32,6 @@ def check_loops(plan: ExecutionPlan) -> list[GenieError]:
     errors = []
     for name, loop in plan.loops.items():
         path = f"loops.{name}"
-        if name in plan.entrypoints:
-            message = f"{name!r} is an entry point already"
-            errors.append(problem("GEN0309", path, message))
         for part, message in _Loop.problems(plan, loop):
             errors.append(problem("GEN0326", f"{path}.{part}", message))
     return errors
@@ -136,6 +133,10 @@ class _Loop:
     def turns(self, sampling: str) -> Found:
         """Every device of the body is told of each turn, and no transfer outlives one."""
         steps = [step for step in self.steps(self.body) if not isinstance(step, LoadStep)]
+        shared = {s.id for s in self.steps(self.entry) if isinstance(s, TransferStep)}
+        for step in steps:
+            if step.id in shared:
+                yield "body", f"{step.id!r} belongs to the entry as well"
         tokens, told = {self.sample.token}, {sampling}
         for step in steps:
             if isinstance(step, TransferStep) and step.reads[0] in tokens:

@@ -105,6 +105,9 @@ def _single_assignment(plan: ExecutionPlan) -> list[GenieError]:
             errors.append(problem("GEN0309", where, f"{name!r} is defined twice", cause))
         defined[name] = where
 
+    for name in sorted(plan.loops.keys() & plan.entrypoints.keys()):
+        cause = f"also defined at entrypoints.{name}"
+        errors.append(problem("GEN0309", f"loops.{name}", f"{name!r} is defined twice", cause))
     for name in plan.constants:
         define(name, f"constants.{name}")
     for name in plan.state:

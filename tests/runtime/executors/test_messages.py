@@ -10,17 +10,31 @@ from genie_runtime.executors import messages
 from genie_runtime.ports import (
     Failed,
     Finished,
+    Generation,
     Ready,
     Region,
     RunEvent,
     RunRequest,
     RunStats,
+    Sampled,
+    StateUse,
 )
 from genie_schemas.errors import GenieError, Place
 
 text = st.text(st.characters(codec="utf-8"), max_size=40)
 number = st.integers(0, 2**53 - 1)
 regions = st.dictionaries(text, st.builds(Region, number, number, number), max_size=3)
+tokens = st.lists(st.integers(-1, 2**53 - 1), max_size=4).map(tuple)
+positive = st.floats(0, allow_nan=False, allow_infinity=False)
+generations = st.builds(
+    Generation,
+    max_new_tokens=st.integers(1, 2**53 - 1),
+    temperature=positive,
+    top_k=number,
+    top_p=st.floats(0, 1, exclude_min=True),
+    seed=number,
+    forced=st.lists(tokens, max_size=3).map(tuple),
+)
 requests = st.builds(
     RunRequest,
     run_key=text,
@@ -33,6 +47,8 @@ requests = st.builds(
     incoming=regions,
     outgoing=regions,
     outputs=regions,
+    state=st.none() | st.builds(StateUse, key=text, expects=number, keep=st.booleans()),
+    generation=st.none() | generations,
 )
 errors = st.builds(
     GenieError,
@@ -45,6 +61,7 @@ errors = st.builds(
 )
 events = st.one_of(
     st.builds(Ready, text),
+    st.builds(Sampled, number, tokens.filter(bool)),
     st.builds(Finished, st.builds(RunStats, number, number, number, number)),
     st.builds(Failed, errors, st.booleans()),
 )
@@ -111,7 +128,7 @@ def test_what_no_worker_says_is_refused(body: bytes) -> None:
     assert caught.value.code == "GEN0454"
 
 
-@pytest.mark.parametrize("what", ["finished", "failed"])
+@pytest.mark.parametrize("what", ["sampled", "finished", "failed"])
 def test_an_event_without_what_belongs_to_it_is_refused(what: str) -> None:
     report = messages.parse_report(b'{"kind": "event", "ticket": 1, "what": "%s"}' % what.encode())
     assert isinstance(report, messages.Event)

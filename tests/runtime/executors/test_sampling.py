@@ -44,7 +44,7 @@ def test_uniforms_are_philox_by_counter(seed: int, row: int, index: int) -> None
 def probabilities(temperature: float, top_k: int, top_p: float) -> Any:
     """By the definitions, in f64."""
     scores = SCORES.astype(np.float64) / temperature
-    if top_k:
+    if 0 < top_k < len(scores):
         scores[scores < np.sort(scores)[-top_k]] = -np.inf
     p = np.exp(scores - scores.max())
     p /= p.sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +14,14 @@ import pytest
 import torch
 from syrupy.assertion import SnapshotAssertion
 
-from genie_runtime.ports import StateUse
+from genie_runtime.executors.inprocess import InProcessExecutor
+from genie_runtime.ports import DeviceSpec, Failed, StateUse
+from genie_runtime.supervisor import WorkerExecutor
 from genie_schemas import writer
 from tests import tiny_lm
 from tests.runtime.executors.conftest import MakeExecutor
 from tests.runtime.executors.generating import Station, close, dims_of
-from tests.runtime.executors.planning import Book, Listener, Rig, op, r
+from tests.runtime.executors.planning import WAIT, Book, Listener, Rig, op, r
 from tests.tiny_lm import full_forward, padded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,9 +32,20 @@ INPUTS = padded(PROMPTS)
 
 
 @pytest.fixture
-def station(make_executor: MakeExecutor, tmp_path: Path) -> Iterator[Station]:
+def anywhere(make_executor: MakeExecutor, tmp_path: Path) -> Iterator[Station]:
+    """The model on every kind of executor."""
     made = Station(make_executor(), tiny_lm.tiny_lm(tmp_path), "d0")
     yield made
+    made.pool.close()
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Iterator[Station]:
+    """The model on the CPU of this process."""
+    executor = InProcessExecutor(DeviceSpec("here", "cpu", 0, 1 << 30), 1)
+    made = Station(executor, tiny_lm.tiny_lm(tmp_path), "d0")
+    yield made
+    executor.close(30)
     made.pool.close()
 
 
@@ -42,7 +57,8 @@ def kept(expects: int, key: str = "session/chat") -> StateUse:
     return StateUse(key, expects, keep=True)
 
 
-def test_prefill_then_decode_equals_full_forwards(station: Station) -> None:
+def test_prefill_then_decode_equals_full_forwards(anywhere: Station) -> None:
+    station = anywhere
     texts = [list(prompt) for prompt in PROMPTS]
     assert close(station.prefill(INPUTS, kept(0)), expected(texts))
     for version, tokens in enumerate(([3, 1, 4], [15, 9, 2], [6, 53, 5]), 1):
@@ -69,8 +85,9 @@ def decode(station: Station, use: StateUse | None, tokens: tuple[int, ...] = (3,
 
 
 def test_wrong_versions_and_sizes_are_refused_and_change_nothing(
-    station: Station, snapshot: SnapshotAssertion
+    anywhere: Station, snapshot: SnapshotAssertion
 ) -> None:
+    station = anywhere
     error = station.fails(decode(station, kept(1)), "GEN0475").error
     assert str(error) == snapshot(name="not there")
     station.prefill(INPUTS, kept(0))
@@ -111,6 +128,26 @@ def test_a_failed_run_can_be_replayed(station: Station) -> None:
     request = station.request("prefill", bad, dims_of(bad), state=kept(0, "other"))
     station.fails(request, "GEN0460")
     station.fails(decode(station, kept(1, "other")), "GEN0475")
+
+
+def test_state_dies_with_its_worker_and_the_next_one_says_so(tmp_path: Path) -> None:
+    worker = WorkerExecutor(DeviceSpec("here", "cpu", 0, 1 << 30), 1, log_dir=tmp_path)
+    station = Station(worker, tiny_lm.tiny_lm(tmp_path), "d0")
+    station.prefill(INPUTS, kept(0))
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    code = "GEN0450"
+    while code == "GEN0450":  # it may die with the run
+        listener = Listener()
+        worker.run(decode(station, kept(1)), listener)
+        event = listener.events.get(timeout=WAIT)
+        assert isinstance(event, Failed)
+        code = event.error.code
+    assert code == "GEN0475"
+    tokens = [[*prompt, 3] for prompt in PROMPTS]
+    assert close(station.prefill(padded(tokens), kept(0)), expected(tokens))
+    worker.close(30)
+    station.pool.close()
 
 
 def counting() -> Book:
@@ -196,10 +233,12 @@ def test_replaced_state_is_swapped_at_the_commit_and_appended_state_grows(rig: R
     assert book.constants["start"].tolist() == [100] * 4
 
 
-def test_kept_state_counts_as_resident(make_executor: MakeExecutor, tmp_path: Path) -> None:
+def test_kept_state_counts_as_resident(tmp_path: Path) -> None:
     made = tiny_lm.tiny_lm(tmp_path)
-    states = sum(4 * 2 * tiny_lm.CAPACITY * tiny_lm.WIDTH * 2 for _ in range(4))
-    station = Station(make_executor(memory=made.plan.devices["d0"].needs + states), made, "d0")
+    caches = 4 * tiny_lm.BATCH * tiny_lm.CAPACITY * tiny_lm.WIDTH * 4
+    spec = DeviceSpec("here", "cpu", 0, made.plan.devices["d0"].needs + caches)
+    executor = InProcessExecutor(spec, 1)
+    station = Station(executor, made, "d0")
     inputs = padded([[1, 2]] * 4)
     refused, held = "", 0
     for held in range(8):
@@ -214,6 +253,7 @@ def test_kept_state_counts_as_resident(make_executor: MakeExecutor, tmp_path: Pa
     assert held >= 2
     station.executor.free_state("k0")
     station.prefill(inputs, kept(0, "k9"))
+    executor.close(30)
     station.pool.close()
 
 
