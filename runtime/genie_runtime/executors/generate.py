@@ -32,6 +32,9 @@ from genie_schemas.verify.dataflow import type_of
 
 __all__ = ["Generator", "LoopSchedule", "build_loop"]
 
+_SECONDS = 60.0
+"""Patience with a device that others compute on, until a token is drawn."""
+
 
 @dataclass(frozen=True)
 class LoopSchedule:
@@ -250,10 +253,6 @@ class Generator:
             end = torch.full((self._loop.rows,), -1, device=self._device)
             for step in self._loop.sends:
                 runner.send(step, end)
-
-
-_SECONDS = 60.0
-"""Patience with a device that others compute on, until a token is drawn."""
 
 
 def _wanted(request: RunRequest, loop: LoopSchedule) -> Generation:
