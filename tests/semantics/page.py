@@ -19,8 +19,8 @@ here and how the patterns work.
 - Labels come from the documentation cited beside each model. Families were drawn into two halves by
   hash, and the draw was committed, before the first pattern was written. Patterns and the
   confidence curve were made on the training families alone.
-- *kind*: the workload is right. *phase*: prefill, decode or forward is right. *labels*: share of the
-  calls that the documentation gives a role whose role is right. *boundaries*: F1 of the places
+- *kind*: the workload is right. *phase*: prefill, decode or forward is right. *labels*: share of
+  the calls that the documentation gives a role whose role is right. *boundaries*: F1 of the places
   where one region ends and the next begins, right when at most {NEAR} labelled call away. Both are
   means over the models that have labels. *ECE*: expected calibration error in ten bins.
 - *seconds* are the analysis's own, on top of the export: median and worst.
