@@ -211,10 +211,22 @@ def _state(state: Any) -> str:
 def _loop(loop: Any) -> str:
     v = mapping(loop)
     carried = ", ".join(texts(v.get("carry")))
-    return (
+    text = (
         f"{clip(v.get('entry'))}, then {clip(v.get('body'))} until {clip(v.get('until'))}; "
         f"carries {carried or 'nothing'}"
     )
+    sample = mapping(v.get("sample"))
+    if not sample:
+        return text
+    ends = ", ".join(clip(token) for token in items(sample.get("eos"))[:_TOKENS])
+    return (
+        f"{text}; at most {clip(sample.get('capacity'))} tokens, ends with {ends or 'none'}, "
+        f"pads with {clip(sample.get('pad'))}"
+    )
+
+
+_TOKENS = 8
+"""Tokens that end a sequence, as many as are shown."""
 
 
 def _devices(data: Mapping[str, Any], sizes: _Sizes) -> Iterator[DeviceLine]:

@@ -16,8 +16,8 @@ from genie.client.remote import RemoteLink
 from genie_runtime.tokens import MAX_READERS
 from genie_schemas import messages as m
 from genie_schemas.errors import GenieError
-from tests.daemons import Daemons, until
-from tests.runtime.lm import PROMPTS, held
+from tests.daemons import until
+from tests.runtime.lm import PROMPTS, Pair, held
 from tests.runtime.support import link
 from tests.tiny_lm import padded, tiny_lm
 
@@ -53,9 +53,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def test_requests_that_lie_are_refused(daemons: Daemons, tmp_path: Path) -> None:
+def test_requests_that_lie_are_refused(pair: Pair, tmp_path: Path) -> None:
     made = tiny_lm(tmp_path)
-    daemon = daemons.start()
+    daemon = pair[0]
     with connect(daemon.endpoint) as session:
         session.install(made.path)
         node = link(session)
@@ -132,12 +132,12 @@ def test_requests_that_lie_are_refused(daemons: Daemons, tmp_path: Path) -> None
     [({"formats": ["1.0"]}, "plan format 1.1"), ({"protocol": "1.3"}, "speaks protocol 1.3")],
 )
 def test_older_daemons_refuse_clearly(
-    older: dict[str, Any], words: str, daemons: Daemons, tmp_path: Path
+    older: dict[str, Any], words: str, pair: Pair, tmp_path: Path
 ) -> None:
     """What an older daemon answers to is what is bound with an older client."""
     made = tiny_lm(tmp_path)
     old = hello().model_copy(update=older)
-    with Session([(None, RemoteLink(daemons.start().endpoint, old))]) as session:
+    with Session([(None, RemoteLink(pair[0].endpoint, old))]) as session:
         with pytest.raises(GenieError, match=words) as caught:
             session.install(made.path)
             session.generate(padded(PROMPTS), max_new_tokens=2)
