@@ -12,7 +12,7 @@ WORKERS ?= $(shell n=$$(($$(nproc) + 1)); echo $$((n > 4 ? 4 : n)))
 export GENIE_VENV PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all native-test fuzz check format opinfo compatibility bench golden-update \
+.PHONY: help setup demo test test-all native-test fuzz check format opinfo compatibility semantics bench golden-update \
 	locks clean
 
 help: ## say what there is
@@ -51,6 +51,10 @@ format: setup ## rewrite the sources in the project's style
 
 opinfo: setup ## torch's own operator tests through every path; ARGS=--write rewrites docs/coverage.md
 	@$(BIN)/python -m tests.opinfo $(ARGS)
+
+semantics: setup ## evaluate the semantics on the corpus, rewrite docs/semantics-evaluation.md
+	$(BIN)/python -m pip install -q --no-deps -r tests/semantics/corpus/requirements.txt
+	$(BIN)/python -m tests.semantics.evaluate $(or $(ARGS),--write)
 
 bench: setup ## measure; ARGS names suites and options
 	$(BIN)/genie bench $(ARGS)

@@ -23,10 +23,12 @@ from genie.graph import check
 from genie.graph.entries import Entries, entries_from
 from genie.graph.ir import Graph
 from genie.plan.emit import Emitted, emit
+from genie.plan.semantics import advice
 from genie.plan.store import Written, write
 from genie.schedule import Scheduled, schedule_entries
 from genie.schedule.placement import stage_modules
 from genie.semantics import Region, assign_regions
+from genie.semantics.annotate import Analysis, analyze
 from genie.spec import LoadedSpec, load_spec
 from genie_schemas.constants import file_digest
 from genie_schemas.errors import GenieError, GenieErrors, InternalError, Place
@@ -61,6 +63,8 @@ class Work:
     regions: tuple[Region, ...] = ()
     node_regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Entry point → the region of each of its nodes."""
+    analyses: Mapping[str, Analysis] = field(default_factory=dict)
+    """Entry point → what its calls and values are for."""
     scheduled: Scheduled | None = None
     plan: ExecutionPlan | None = None
     seconds: tuple[tuple[str, float], ...] = ()
@@ -88,9 +92,10 @@ def capture(work: Work) -> Work:
 
 
 def semantics(work: Work) -> Work:
-    """semantics: regions from the module hierarchy."""
-    splits = stage_modules(_need(work.spec).spec)
-    found = {n: assign_regions(g, splits) for n, g in _need(work.entries).graphs.items()}
+    """semantics: regions from the module hierarchy; what calls and values are for."""
+    spec, entries = _need(work.spec).spec, _need(work.entries)
+    splits = stage_modules(spec)
+    found = {n: assign_regions(g, splits) for n, g in entries.graphs.items()}
     regions: dict[str, Region] = {}
     for _, some in found.values():
         for region in some:
@@ -99,6 +104,7 @@ def semantics(work: Work) -> Work:
         work,
         node_regions={name: tuple(nodes) for name, (nodes, _) in found.items()},
         regions=tuple(regions.values()),
+        analyses={name: analyze(g, spec.workload) for name, g in entries.graphs.items()},
     )
 
 
@@ -119,7 +125,7 @@ def emit_plan(work: Work) -> Work:
         spec=spec.spec,
         spec_digest=f"sha256:{spec.digest}",
         passes=tuple(f"{name}@1" for name, _ in STAGES),
-        regions=work.regions,
+        semantics=advice(work.analyses, work.regions, work.node_regions),
         constants_file=f"{spec.spec.name}.{digest}.safetensors",
     )
     return dataclasses.replace(work, plan=emit(_need(work.scheduled), facts))

@@ -2,7 +2,8 @@
 
 Two layers of single-head attention with residuals, positions added to the embedding, right-padded
 prompts of unequal lengths. On one device, or embedding and first layer on d0 and second layer and
-head on d1: the token then travels d1→d0 every turn, the hidden row d0→d1.
+head on d1: the token then travels d1→d0 every turn, the hidden row d0→d1. On three, the head is on
+d2 and the token travels d2→d0→d1.
 """
 
 from __future__ import annotations
@@ -81,13 +82,13 @@ def padded(prompts: list[list[int]]) -> dict[str, Array]:
 def tiny_lm(
     folder: Path, *, devices: int = 1, eos: tuple[int, ...] = (), seed: int = 0, name: str = ""
 ) -> HandMade:
-    """Entry points `prefill` and `decode`, the loop `generate`; `devices` is 1 or 2.
+    """Entry points `prefill` and `decode`, the loop `generate`; `devices` is 1 to 3.
 
     prefill(input_ids i64[batch,seq], lengths i64[batch]) and decode(token i64[batch]) give logits
     f32[batch,VOCABULARY]; generate takes the inputs of prefill. Rows pad with token 0.
     """
-    first, last = "d0", "d1" if devices == 2 else "d0"
-    book = _Steps(first, last)
+    first, last, head = {1: ("d0",) * 3, 2: ("d0", "d1", "d1"), 3: ("d0", "d1", "d2")}[devices]
+    book = _Steps(first, last, head)
     book.prefill()
     book.decode()
     caches = {f"{part}{layer}": (first, last)[layer] for layer in range(2) for part in "kv"}
@@ -115,7 +116,7 @@ def tiny_lm(
         "min_reader": "1.1",
         "requires": ["compute.aten", "state.kv", "loop.generate"],
         "dims": {"batch": {"min": 1, "max": BATCH}, "seq": {"min": 1, "max": PROMPT}},
-        "devices": {d: {"kind": "any", "needs": 0} for d in sorted({first, last})},
+        "devices": {d: {"kind": "any", "needs": 0} for d in sorted({first, last, head})},
         "entrypoints": {
             "prefill": {
                 "inputs": [
@@ -126,7 +127,7 @@ def tiny_lm(
                 "steps": book.ids("prefill"),
             },
             "decode": {
-                "inputs": [{"name": "token", "type": _COUNT, "device": last}],
+                "inputs": [{"name": "token", "type": _COUNT, "device": head}],
                 "outputs": [{"name": "logits", "value": "decode.logits"}],
                 "steps": book.ids("decode"),
             },
@@ -159,13 +160,13 @@ def tiny_lm(
 class _Steps:
     """The steps of both entry points, in order, and the values that they write."""
 
-    def __init__(self, first: str, last: str) -> None:
-        self.first, self.last = first, last
+    def __init__(self, first: str, last: str, head: str) -> None:
+        self.first, self.last, self.head = first, last, head
         self.steps: list[tuple[str, dict[str, Any]]] = []
         self.values = {
             "input_ids": value("i64[batch,seq]", first, "batch*seq*8"),
             "lengths": value(_COUNT, first, "batch*8"),
-            "token": value(_COUNT, last, "batch*8"),
+            "token": value(_COUNT, head, "batch*8"),
         }
 
     def ids(self, entry: str) -> list[str]:
@@ -179,25 +180,35 @@ class _Steps:
         lengths = self.move("prefill", "lengths", _COUNT, first, last)
         x1 = self.move("prefill", "prefill.x1", _ROWS, first, last)
         self.layer("prefill", 1, last, f"{x1} {lengths}", _ROWS)
-        self.compute("prefill", "head", last, f"prefill.x2 {lengths} head", {"logits": _LOGITS})
-        self.give("prefill", "prefill.logits", last)
+        x2 = self.move("prefill", "prefill.x2", _ROWS, last, self.head)
+        lengths = self.move("prefill", lengths, _COUNT, last, self.head)
+        self.compute("prefill", "head", self.head, f"{x2} {lengths} head", {"logits": _LOGITS})
+        self.give("prefill", "prefill.logits", self.head)
 
     def decode(self) -> None:
         first, last = self.first, self.last
         self.load("decode")
-        token = self.move("decode", "token", _COUNT, last, first)
+        token = self.move("decode", "token", _COUNT, self.head, first)
+        if last not in (first, self.head):
+            self.move("decode", token, _COUNT, first, last)
         self.compute("decode", "embed", first, f"{token} cursor0 embed positions", {"x0": _ROW})
         self.layer("decode", 0, first, "decode.x0 cursor0", _ROW)
         x1 = self.move("decode", "decode.x1", _ROW, first, last)
         self.layer("decode", 1, last, f"{x1} cursor1", _ROW)
-        self.compute("decode", "head", last, "decode.x2 head", {"logits": _LOGITS})
-        self.give("decode", "decode.logits", last)
+        x2 = self.move("decode", "decode.x2", _ROW, last, self.head)
+        self.compute("decode", "head", self.head, f"{x2} head", {"logits": _LOGITS})
+        self.give("decode", "decode.logits", self.head)
 
     def load(self, entry: str) -> None:
         """Both entry points load the weights, each in steps of its own."""
         early = ["embed", "positions", *(f"w{part}0" for part in "qkvo")]
-        late = [*(f"w{part}1" for part in "qkvo"), "head"]
-        for device, names in ((self.first, early), (self.last, late)):
+        late = [f"w{part}1" for part in "qkvo"]
+        if self.last == self.head:
+            late.append("head")
+        loads = [(self.first, early), (self.last, late)]
+        if self.last != self.head:
+            loads.append((self.head, ["head"]))
+        for device, names in loads:
             step = f"{entry}.{names[-1]}/load@{device}"
             self.step(entry, {"id": step, "kind": "load", "device": device, "reads": names})
 

@@ -223,8 +223,11 @@ def _stage_json(work: Work, stage: str) -> dict[str, Any]:
         several = len(work.entries.graphs) > 1
         return entries_data(work.entries) if several else {"graph": to_data(work.entries.first)}
     if stage == "semantics":
+        from genie.semantics.export import analysis_json
+
         return {
-            "regions": [{"module": r.path, "class": r.kind, "ops": r.ops} for r in work.regions]
+            "regions": [{"module": r.path, "class": r.kind, "ops": r.ops} for r in work.regions],
+            "entrypoints": {name: analysis_json(a) for name, a in work.analyses.items()},
         }
     if stage == "schedule" and work.scheduled is not None:
         return {"steps": [writer.step_data(step) for step in _steps(work.scheduled)]}
@@ -251,8 +254,11 @@ def _stage_text(work: Work, stage: str) -> str:
             (f"# {name}\n" if titled else "") + print_graph(graph) for name, graph in graphs.items()
         )
     if stage == "semantics":
+        from genie.semantics.export import analysis_text
+
         rows = [(r.path or "(model)", r.kind, count(r.ops, "op")) for r in work.regions]
-        return "\n".join(columns(rows, "")) + "\n"
+        texts = [f"entry point {n}: {analysis_text(a)}" for n, a in work.analyses.items()]
+        return "\n".join([*columns(rows, ""), "", *texts])
     if stage == "schedule" and work.scheduled is not None:
         # A program has its key only once it is emitted; here the step has the draft's.
         steps = [writer.step_data(step) for step in _steps(work.scheduled)]

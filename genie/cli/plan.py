@@ -28,25 +28,33 @@ def command() -> None:
 @command.command("show")
 @click.argument("plan", type=_FILE)
 @click.option("--semantics", is_flag=True, help="Show what the compiler understood of the model.")
+@click.option("--dot", is_flag=True, help="With --semantics: draw it, in Graphviz's language.")
 @click.option("--program", "key", metavar="KEY", help="Show the operators of one program.")
 @click.option("--step", metavar="ID", help="Show the operators that a compute step runs.")
 @json_option
-def show(plan: Path, semantics: bool, key: str | None, step: str | None, as_json: bool) -> None:
+def show(
+    plan: Path, semantics: bool, dot: bool, key: str | None, step: str | None, as_json: bool
+) -> None:
     """Show PLAN, also one that is too new, stale or damaged to run.
 
     Sizes are those at the largest sizes of the plan's dimensions.
     """
-    from genie.plan.show import load, show_json, show_semantics, show_text
+    from genie.plan.show import load, show_json, show_text
+    from genie.plan.show_semantics import semantics_dot, semantics_text
 
     if sum(map(bool, (semantics, key, step))) > 1:
         raise click.UsageError("give one of --semantics, --program and --step")
+    if dot and (not semantics or as_json):
+        raise click.UsageError("--dot goes with --semantics, and not with --json")
     shown = load(plan)
     if key is not None or step is not None:
         _show_program(shown, plan, key, step, as_json)
     elif as_json:
         print_json(dict(shown.summary.semantics) if semantics else show_json(shown))
+    elif dot:
+        click.echo(printable(semantics_dot(shown)), nl=False)
     else:
-        click.echo(printable(show_semantics(shown) if semantics else show_text(shown)), nl=False)
+        click.echo(printable(semantics_text(shown) if semantics else show_text(shown)), nl=False)
 
 
 def _show_program(

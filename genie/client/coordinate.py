@@ -106,13 +106,12 @@ class Coordinator:
                 if progress.aborted:
                     raise
                 found = self._most_telling(error)
-                lost = any(node.lost() is not None for node in self._nodes)
-                recovery.again(found, retryable=False, lost=lost)
+                recovery.again(found, retryable=False, lost=self._lost(found))
             else:
                 if ended.replayed:
                     progress.recorded(ended.values[TOKENS])
                 ended.values[TOKENS] = progress.tokens()
-                ended.attempts = recovery.attempts
+                ended.attempts = 0 if ended.replayed else recovery.attempts
                 self._retries.succeeded()
                 return ended
 
@@ -131,6 +130,13 @@ class Coordinator:
                     ) from None
                 raise
         self._part()
+
+    def _lost(self, error: GenieError) -> bool:
+        """Whether a daemon is gone; one that ends in order says so a moment before."""
+        until = time.monotonic() + (2.0 if error.code in ("GEN0508", "GEN0510") else 0.0)
+        while not (found := any(node.lost() for node in self._nodes)) and time.monotonic() < until:
+            time.sleep(0.02)
+        return found
 
     def _drawing(self, spec: RunSpec) -> NodeLink:
         """The node on which a loop's tokens are drawn."""
@@ -266,10 +272,10 @@ class Coordinator:
 
     def _most_telling(self, error: GenieError) -> GenieError:
         """A lost daemon explains the failed transfers and waits around it, so it goes first."""
-        if error.code in ("GEN0418", "GEN0414", "GEN0508", "GEN0510"):
+        if error.code in ("GEN0418", "GEN0414", "GEN0508"):
             # The heartbeat needs up to 1.5 s to be sure that a silent daemon is gone.
             until = time.monotonic() + 2.0
-            while error.code != "GEN0414" and time.monotonic() < until:
+            while error.code == "GEN0418" and time.monotonic() < until:
                 lost = next((e for e in (node.lost() for node in self._nodes) if e), None)
                 if lost is not None:
                     return lost

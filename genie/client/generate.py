@@ -7,6 +7,7 @@ has: the caller sees one stream, with the tokens that an undisturbed run gives.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import threading
@@ -79,6 +80,9 @@ def follow(
     reports: list[RunReport] = []
 
     def take() -> _Item | None:
+        # What came before a loss first: it need not be drawn again.
+        with contextlib.suppress(queue.Empty):
+            return inbox.get_nowait()
         check_alive()
         try:
             return inbox.get(timeout=min(_TICK, left(spec, end)))

@@ -13,9 +13,7 @@ from genie.plan.programs import build, build_bodies, called
 from genie.plan.qualify import Qualified
 from genie.schedule.entries import Scheduled
 from genie.schedule.steps import Schedule
-from genie.semantics.regions import Region
 from genie_schemas import control, optable, ragged, rng, writer
-from genie_schemas.expr import parse
 from genie_schemas.names import identifier
 from genie_schemas.plan import (
     FORMAT,
@@ -30,7 +28,6 @@ from genie_schemas.plan import (
     EntryPoint,
     ExecutionPlan,
     Link,
-    LoadStep,
     Opset,
     Policy,
     Program,
@@ -60,7 +57,8 @@ class Emitted:
     spec: Spec
     spec_digest: str
     passes: tuple[str, ...]
-    regions: Sequence[Region]
+    semantics: Mapping[str, Any]
+    """What `genie.plan.semantics.advice` says of the model."""
     constants_file: str
     """Name of the safetensors file that holds the constants."""
 
@@ -291,35 +289,9 @@ def _policies(spec: Spec) -> dict[str, Policy]:
 
 
 def _advisory(facts: Emitted, scheduled: Scheduled) -> dict[str, Any]:
-    kind: str = facts.spec.workload
-    if scheduled.entries.loops and kind == "auto":
-        kind = "llm"
-    known = kind != "auto"
-    return {
-        "semantics": {
-            "kind": kind if known else "generic",
-            "confidence": "1" if known else "0",
-            "regions": [{"module": r.path, "class": r.kind, "ops": r.ops} for r in facts.regions],
-        },
-        "placement": list(scheduled.reasons),
-    }
+    return {"semantics": dict(facts.semantics), "placement": list(scheduled.reasons)}
 
 
 def bytes_of(plan: ExecutionPlan) -> int:
     """Bytes of all constants of a plan."""
     return sum(c.bytes for c in plan.constants.values())
-
-
-def loads_of(plan: ExecutionPlan) -> Mapping[str, int]:
-    """Device → bytes of the constants that its load steps name."""
-    totals: dict[str, int] = {}
-    for step in plan.steps:
-        if isinstance(step, LoadStep):
-            found = sum(plan.constants[name].bytes for name in step.reads)
-            totals[step.device] = totals.get(step.device, 0) + found
-    return totals
-
-
-def upper_bytes(plan: ExecutionPlan, name: str) -> int:
-    """Bytes of a value at the largest sizes."""
-    return parse(plan.values[name].bytes).bounds(plan.ranges())[1]

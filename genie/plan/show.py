@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ __all__ = [
     "program_of",
     "show_json",
     "show_program",
-    "show_semantics",
     "show_text",
 ]
 
@@ -76,13 +76,26 @@ def _lines(shown: Shown) -> Iterator[str]:
         yield from _device_steps(s, device)
     yield from _transfers(s)
     yield from _programs(s)
-    for title, pairs in (("state", s.state), ("loops", s.loops)):
+    for title, pairs in (("state", _alike(s.state)), ("loops", s.loops)):
         if pairs:
             yield f"\n{title}"
             yield from columns(pairs)
     if s.placement:
         yield "\nplacement"
         yield from (f"  {reason}" for reason in s.placement)
+
+
+def _alike(states: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """States of one kind in a line: names that differ in their numbers alone."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, text in states:
+        groups.setdefault((re.sub(r"\d+", "*", name), text), []).append(name)
+    return [
+        (names[0], text)
+        if len(names) == 1
+        else (f"{names[0]} … {names[-1]}", f"{len(names)} × {text}")
+        for (_, text), names in groups.items()
+    ]
 
 
 def _problems(shown: Shown) -> Iterator[str]:
@@ -187,20 +200,6 @@ def _programs(s: Summary) -> Iterator[str]:
             for p in shared
         ]
     )
-
-
-def show_semantics(shown: Shown) -> str:
-    """What the compiler understood of the model: its kind, and its regions."""
-    found = shown.summary.semantics
-    if not found:
-        return "the plan says nothing of its model's semantics\n"
-    lines = [f"kind {clip(found.get('kind'))}, confidence {clip(found.get('confidence'))}"]
-    regions = [mapping(r) for r in items(found.get("regions"))]
-    rows = [
-        (clip(r.get("module")) or "(model)", clip(r.get("class")), count(r.get("ops") or 0, "op"))
-        for r in regions
-    ]
-    return "\n".join([*lines, *columns(rows)]) + "\n"
 
 
 def program_of(shown: Shown, key: str) -> dict[str, Any] | None:

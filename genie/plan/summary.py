@@ -15,7 +15,7 @@ from genie.plan.text import clip
 from genie_schemas.expr import ExprError, parse
 from genie_schemas.types import TypeTextError, parse_type
 
-__all__ = ["DeviceLine", "ProgramLine", "StepLine", "Summary", "summarize"]
+__all__ = ["DeviceLine", "ProgramLine", "StepLine", "Summary", "largest_bytes", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,12 @@ class _Sizes:
         return number(mapping(self.constants.get(name)).get("bytes")) or 0
 
 
+def largest_bytes(data: Mapping[str, Any], text: str, *, expression: bool = False) -> int | None:
+    """Bytes of a tensor type, or of an expression in bytes, at the plan's largest sizes."""
+    sizes = _Sizes(data)
+    return sizes.of_expr(text) if expression else sizes.of_type(text)
+
+
 def summarize(data: Mapping[str, Any]) -> Summary:
     """Read what can be read of a plan's JSON values; never raises for what they hold."""
     sizes = _Sizes(data)
@@ -168,7 +174,7 @@ def summarize(data: Mapping[str, Any]) -> Summary:
         header=tuple((k, clip(v)) for k, v in header if v is not None),
         requires=texts(data.get("requires")),
         dims=tuple((clip(n), _range(d)) for n, d in mapping(data.get("dims")).items()),
-        devices=tuple(_devices(data, steps)),
+        devices=tuple(_devices(data, sizes)),
         entrypoints=tuple(_entrypoints(data, sizes, steps)),
         constants=len(constants),
         constant_bytes=sum(sizes.constant(n) for n in constants),
@@ -205,16 +211,34 @@ def _state(state: Any) -> str:
 def _loop(loop: Any) -> str:
     v = mapping(loop)
     carried = ", ".join(texts(v.get("carry")))
-    return (
+    text = (
         f"{clip(v.get('entry'))}, then {clip(v.get('body'))} until {clip(v.get('until'))}; "
         f"carries {carried or 'nothing'}"
     )
+    sample = mapping(v.get("sample"))
+    if not sample:
+        return text
+    ends = ", ".join(clip(token) for token in items(sample.get("eos"))[:_TOKENS])
+    return (
+        f"{text}; at most {clip(sample.get('capacity'))} tokens, ends with {ends or 'none'}, "
+        f"pads with {clip(sample.get('pad'))}"
+    )
 
 
-def _devices(data: Mapping[str, Any], steps: tuple[StepLine, ...]) -> Iterator[DeviceLine]:
+_TOKENS = 8
+"""Tokens that end a sequence, as many as are shown."""
+
+
+def _devices(data: Mapping[str, Any], sizes: _Sizes) -> Iterator[DeviceLine]:
     for name, entry in mapping(data.get("devices")).items():
         device = mapping(entry)
-        loads = sum(s.constant_bytes for s in steps if s.kind == "load" and s.where == (name,))
+        brought = {
+            constant
+            for step in map(mapping, items(data.get("steps")))
+            if step.get("kind") == "load" and step.get("device") == name
+            for constant in texts(step.get("reads"))
+        }
+        loads = sum(map(sizes.constant, brought))
         memory, needs = number(device.get("memory_bytes")), number(device.get("needs"))
         yield DeviceLine(clip(name), clip(device.get("kind")), memory, needs, loads)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from genie.graph.entries import Entries
 from genie.graph.ir import Graph
+from genie.schedule.again import made_again
 from genie.schedule.placement import place
 from genie.schedule.segments import Segment, cut
 from genie.schedule.states import device_of, state_devices
@@ -44,7 +45,9 @@ def schedule_entries(
     parts: dict[str, _Part] = {}
     for name, captured in entries.graphs.items():
         placed = place(captured, spec, file)
-        graph, segments, notes = cut(captured, list(regions[name]), placed.devices)
+        nodes, of_region, devices = made_again(captured, regions[name], placed.devices)
+        again = dataclasses.replace(captured, nodes=nodes)
+        graph, segments, notes = cut(again, list(of_region), devices)
         parts[name] = (graph, segments)
         reasons.update(dict.fromkeys((*placed.reasons, *notes)))
     first = spec.devices[0].id

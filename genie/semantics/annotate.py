@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genie.graph.ir import Graph
+from genie.semantics.attention import kept_rows
 from genie.semantics.classify import Decision, Workload, decide
 from genie.semantics.layers import spread
 from genie.semantics.match import Facts, Pattern
@@ -176,7 +177,7 @@ def _bytes(s: Structure, number: int) -> int:
 
 def _values(facts: Facts, names: Sequence[str]) -> dict[str, ValueNote]:
     s = facts.structure
-    caches = {n for a in facts.attentions for n in a.cache}
+    caches = kept_rows(s, facts.attentions)
     outputs = set(s.outputs)
     notes = {}
     for number, tensor in enumerate(s.tensors):

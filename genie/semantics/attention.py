@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from genie.semantics.operators import ATTENTION, COMPARISON, PRODUCT, SOFTMAX, TRIANGLE
+from genie.semantics.operators import ATTENTION, COMPARISON, LAYOUT, PRODUCT, SOFTMAX, TRIANGLE
 from genie.semantics.structure import Call, Structure, bits
 
-__all__ = ["Attention", "attentions"]
+__all__ = ["Attention", "attentions", "kept_rows"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Attention:
     query_calls: int
     cache: tuple[int, ...]
     """The state, or the inputs that new rows are joined to, that keys and values come from."""
+    taken: tuple[int, ...]
+    """The keys and the values."""
 
     @property
     def cached(self) -> bool:
@@ -76,6 +79,7 @@ def _made(
         above_keys,
         _above(s, query, call),
         tuple(dict.fromkeys(kept)),
+        tuple(n for n in (key, value) if n is not None),
     )
 
 
@@ -122,6 +126,7 @@ def _spelled(s: Structure, softmax: Call) -> Attention | None:
         found.key_calls,
         found.query_calls,
         found.cache,
+        found.taken,
     )
 
 
@@ -253,3 +258,32 @@ def _cache(s: Structure, number: int | None) -> int | None:
                 return first
         number = made.tensor(0)
     return None
+
+
+def kept_rows(s: Structure, found: Sequence[Attention]) -> frozenset[int]:
+    """State and inputs that are caches: that attention reads, or that its keys are written into.
+
+    A prompt attends to its own keys and leaves them in the cache for the calls that follow.
+    """
+    caches = {s.base[n] for a in found for n in a.cache}
+    rows = {m for a in found for n in a.taken for m in _moved(s, n)}
+    for call in s.calls:
+        into = {s.base[n] for n in call.mutates if s.tensors[s.base[n]].origin == "state"}
+        given = [n for n in call.reads if s.base[n] not in into]
+        if into and any(rows & set(_moved(s, n)) for n in given):
+            caches |= into
+    return frozenset(caches)
+
+
+def _moved(s: Structure, number: int) -> Iterator[int]:
+    """A tensor, and those that it is only an arrangement of; constants end the chain."""
+    for _ in range(16):
+        tensor = s.tensors[number]
+        if tensor.call is None:
+            return
+        yield number
+        call = s.calls[tensor.call]
+        first = call.tensor(0)
+        if call.name not in LAYOUT or first is None:
+            return
+        number = first

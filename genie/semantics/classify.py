@@ -8,8 +8,8 @@ threshold the graph is generic, and the log says what was nearly matched and wha
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from genie.graph.ir import Graph
 from genie.semantics.match import THRESHOLD, Facts, Match, Pattern
@@ -17,7 +17,7 @@ from genie.semantics.patterns import BUILT_IN
 from genie.semantics.plugins import ask, installed
 from genie.semantics.structure import structure_of
 
-__all__ = ["GENERIC", "Decision", "Workload", "classify", "decide"]
+__all__ = ["GENERIC", "Decision", "Workload", "classify", "decide", "nearly"]
 
 GENERIC = "generic"
 log = logging.getLogger("genie.semantics")
@@ -35,6 +35,8 @@ class Workload:
     evidence: tuple[str, ...] = ()
     pattern: str = ""
     """Name of the pattern that found it; "spec" when the spec says so; empty for generic."""
+    lacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each other kind that a pattern was asked for: what spoke against it."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,20 @@ def decide(facts: Facts, said: str = "auto", patterns: Sequence[Pattern] | None 
     ranked = sorted(answers, key=_rank)
     if said != "auto":
         mine = next((m for _, m in ranked if m.kind == said), None)
-        workload = Workload(said, 1.0, ("the spec says so",), "spec")
+        workload = Workload(said, 1.0, ("the spec says so",), "spec", _lacks(said, ranked))
         return Decision(workload, mine, tuple(ranked))
     best = ranked[0] if ranked else None
     if best is None or best[1].confidence < THRESHOLD:
         return _generic(ranked)
     name, match = best
     _log_tie(ranked)
-    workload = Workload(match.kind, round(float(match.confidence), 3), tuple(match.evidence), name)
+    workload = Workload(
+        match.kind,
+        round(float(match.confidence), 3),
+        tuple(match.evidence),
+        name,
+        _lacks(match.kind, ranked),
+    )
     return Decision(workload, match, tuple(ranked[1:]))
 
 
@@ -83,7 +91,7 @@ def _rank(answer: tuple[str, Match]) -> tuple[float, int, int, str]:
 
 
 def _generic(ranked: Sequence[tuple[str, Match]]) -> Decision:
-    nearest = ranked[0] if ranked else None
+    nearest = nearly(ranked)
     sure = 1.0 - (nearest[1].confidence if nearest else 0.0)
     if nearest is not None:
         name, match = nearest
@@ -99,7 +107,17 @@ def _generic(ranked: Sequence[tuple[str, Match]]) -> Decision:
                 "missing": list(match.missing),
             },
         )
-    return Decision(Workload(GENERIC, round(sure, 3)), None, tuple(ranked))
+    workload = Workload(GENERIC, round(sure, 3), lacks=_lacks(GENERIC, ranked))
+    return Decision(workload, None, tuple(ranked))
+
+
+def nearly(answers: Sequence[tuple[str, Match]]) -> tuple[str, Match] | None:
+    """The answer that lacked least: by confidence, then by how many clues are missing."""
+    return min(answers, key=lambda a: (-a[1].confidence, len(a[1].missing)), default=None)
+
+
+def _lacks(taken: str, ranked: Sequence[tuple[str, Match]]) -> dict[str, tuple[str, ...]]:
+    return {m.kind: tuple(m.missing) for _, m in reversed(ranked) if m.kind != taken}
 
 
 def _log_tie(ranked: Sequence[tuple[str, Match]]) -> None:

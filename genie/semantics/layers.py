@@ -8,7 +8,7 @@ execution order, and those that the component's end does not need are left out f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,15 +177,15 @@ def _heavy(call: Call) -> bool:
     return call.name == "linear" or call.name in PRODUCT | CONVOLUTION
 
 
-def spread(s: Structure, roles: dict[int, str]) -> dict[int, str]:
-    """Roles for every call: those without one get their first reader's, else the last known."""
-    done = dict(roles)
+def spread(s: Structure, parts: Mapping[int, int]) -> dict[int, int]:
+    """Parts for every call: those without one get their first reader's, else the last known."""
+    done = dict(parts)
     for n in reversed(range(len(s.calls))):
         if n not in done:
             known = [done[u] for u in s.users[n] if u in done]
             if known:
                 done[n] = known[0]
-    before = next((done[n] for n in sorted(done)), "")
+    before = next((done[n] for n in sorted(done)), 0)
     for n in range(len(s.calls)):
         before = done.setdefault(n, before)
     return done

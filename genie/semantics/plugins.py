@@ -100,6 +100,10 @@ def _wrong_parts(parts: Sequence[object], calls: int) -> str:
             return "a region is no Part"
         if not _NAME.fullmatch(part.role) or not isinstance(part.index, int):
             return f"the role {part.role[:40]!r} is not a short lower-case word"
+        if part.component and not (
+            isinstance(part.component, str) and _NAME.fullmatch(part.component)
+        ):
+            return f"the component {str(part.component)[:40]!r} is not a short lower-case word"
         if not all(isinstance(n, int) and 0 <= n < calls for n in part.calls):
             return f"the region {part.role} names calls that the graph does not have"
     return ""

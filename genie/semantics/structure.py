@@ -93,6 +93,8 @@ class Structure:
     """Tensor → calls that read it."""
     needs: tuple[tuple[int, ...], ...]
     """Call → calls that it directly depends on."""
+    base: tuple[int, ...]
+    """Tensor → the first tensor with the same memory: what a view is a view of."""
 
     @cached_property
     def above(self) -> tuple[int, ...]:
@@ -204,7 +206,12 @@ class _Builder:
             tuple(self.numbers[name] for name in values),
             tuple(tuple(r) for r in readers),
             tuple(needs),
+            self.bases(),
         )
+
+    def bases(self) -> tuple[int, ...]:
+        first: dict[int, int] = {}
+        return tuple(first.setdefault(held, i) for i, held in enumerate(self.storage))
 
     def call(self, number: int, node: Node) -> Call:
         reads = tuple(self.numbers[name] for name in node.reads())

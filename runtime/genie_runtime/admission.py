@@ -120,6 +120,9 @@ class Admission:
         try:
             self._give_shares(admitted, run, lent)
             reserve(list(run.shares.values()), admitted.until, session.ended)
+            if admitted.lease is not None and admitted.lease.new:
+                sizes = _state_bytes(admitted.plan, admitted.binding, request.dims)
+                admitted.lease.hold(core.budget, admitted.reservation, sizes)
         except BaseException:
             for item in run.shares.values():
                 item.free()
@@ -137,9 +140,6 @@ class Admission:
             session.kept.give_back(lent)
             raise ended
         if admitted.lease is not None:
-            if admitted.lease.new:
-                sizes = _state_bytes(admitted.plan, admitted.binding, request.dims)
-                admitted.lease.hold(core.budget, admitted.reservation, sizes)
             self._note_phase(admitted, admitted.lease)
         return run
 

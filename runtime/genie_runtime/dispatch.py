@@ -157,19 +157,20 @@ class Dispatch:
     def tokens(self, request: TokensRequest, alive: Callable[[], bool]) -> Iterator[bytes]:
         """Frames with a loop's tokens as they come, until it is known how the run ended.
 
-        Raises GEN0416 for a run that was not started, or is of no loop. `alive` is asked now and
-        then whether somebody still reads.
+        Raises GEN0416 for a run that was not started, or is of no loop, GEN0511 for more streams of
+        one run than a client can need. `alive` is asked now and then whether somebody still reads.
         """
         run = self._core.session(request.session).started(request.run)
         if not isinstance(run, LoopRun):
             raise GenieError("GEN0416", "the run is of no loop that samples")
         index, ended = request.after, False
-        while not ended and alive():
-            steps, ended = run.tokens.after(index, _LOOK)
-            for at in range(0, len(steps), MAX_STEPS):
-                part = steps[at : at + MAX_STEPS]
-                yield encode_tokens(index, part)
-                index += len(part)
+        with run.tokens.reading():
+            while not ended and alive():
+                steps, ended = run.tokens.after(index, _LOOK)
+                for at in range(0, len(steps), MAX_STEPS):
+                    part = steps[at : at + MAX_STEPS]
+                    yield encode_tokens(index, part)
+                    index += len(part)
 
     def drop_state(self, request: DropStateRequest) -> Empty:
         """Free a sequence's state; one that is not there is free already."""

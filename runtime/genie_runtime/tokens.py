@@ -9,11 +9,16 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import ENDED, GenerationReport
 
 __all__ = ["Step", "TokenLog", "assemble"]
+
+MAX_READERS = 4
+"""Streams of one run: one, and those that broke and have not been found gone."""
 
 Step = tuple[int, ...]
 """The tokens of one index, one for every row; `ENDED` for a row that has ended."""
@@ -41,7 +46,21 @@ class TokenLog:
         self._forced = len(self._steps)
         self._first_ns = self._last_ns = 0
         self._ended = False
+        self._readers = 0
         self._changed = threading.Condition()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Somebody streams the tokens, with a thread of the daemon's; GEN0511 beyond the limit."""
+        with self._changed:
+            if self._readers >= MAX_READERS:
+                raise GenieError("GEN0511", f"{MAX_READERS} streams of one run at once")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
 
     def append(self, index: int, tokens: Step) -> None:
         """The next tokens were drawn; GEN0454 when an executor says what cannot be."""

@@ -110,11 +110,16 @@ def _opened(value: dict[str, Any], pad: str) -> list[str]:
 
 
 def _entries(value: dict[str, Any], pad: str) -> list[str]:
+    lines: list[str] = []
     names = list(value)
-    return [
-        f"{pad}{canonical.compact(n)}: {canonical.compact(value[n])}{'' if n == names[-1] else ','}"
-        for n in names
-    ]
+    for name in names:
+        comma, item = "" if name == names[-1] else ",", value[name]
+        head = f"{pad}{canonical.compact(name)}: "
+        if isinstance(item, list) and item and all(isinstance(entry, dict) for entry in item):
+            lines += [head + "[", *_items(item, pad + "  "), pad + "]" + comma]
+        else:
+            lines.append(head + canonical.compact(item) + comma)
+    return lines
 
 
 def _items(value: list[Any], pad: str) -> list[str]:

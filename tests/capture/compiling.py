@@ -131,7 +131,7 @@ def replanned(compiled: Compiled, regions: Sequence[str], devices: Sequence[str]
         spec=spec,
         spec_digest="sha256:" + "0" * 64,
         passes=(),
-        regions=(),
+        semantics={},
         constants_file=min(sources, default="none.safetensors"),
     )
     steps = schedule(graph, segments, Lying("d0"))

@@ -18,6 +18,7 @@ from genie_runtime.config import Limits
 from genie_schemas import args, messages, plan, spec, verify
 from genie_schemas.errors import CODES
 from genie_schemas.types import DTYPES
+from genie_schemas.verify.states import check_states
 from tests.docs.pages import (
     PAGES,
     code_spans,
@@ -174,7 +175,9 @@ def test_the_order_of_verification() -> None:
     documented = {row[1]: set(re.findall(r"GEN\d{4}", row[3])) for row in table if row[1] in stages}
     assert list(documented) == list(stages)
     for stage, check in stages.items():
-        source = Path(inspect.getsourcefile(check) or "").read_text(encoding="utf-8")
+        parts = [check, check_states] if stage == "dataflow" else [check]
+        sources = [Path(inspect.getsourcefile(part) or "") for part in parts]
+        source = "".join(path.read_text(encoding="utf-8") for path in sources)
         assert documented[stage] == set(re.findall(r'"(GEN\d{4})"', source)), stage
 
 

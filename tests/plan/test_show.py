@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
-from genie.plan.show import load, program_of, show_json, show_program, show_semantics, show_text
+from genie.plan.show import load, program_of, show_json, show_program, show_text
+from genie.plan.show_semantics import semantics_text
 from genie.plan.text import call_text, columns, few, short_digest, size_text
 from genie_schemas.errors import GenieError
 from tests.plan.support import COMPAT, GOLDEN, data_of, edited, step
@@ -43,7 +44,7 @@ def test_golden_plans_can_run_and_fit_on_two_screens(name: str) -> None:
 def test_what_is_shown(snapshot: SnapshotAssertion) -> None:
     plan = load(COMPAT / "digits-two.plan.json")
     assert show_text(plan) == snapshot(name="two devices")
-    assert show_semantics(plan) == snapshot(name="semantics")
+    assert semantics_text(plan) == snapshot(name="semantics")
     assert show_program(plan, "head/compute@d1") == snapshot(name="a step's program")
     assert show_text(load(COMPAT / "every-field.plan.json")) == snapshot(name="every field")
 
@@ -106,7 +107,7 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, content: str, code: str) -> 
 def test_a_header_alone_is_shown(tmp_path: Path) -> None:
     found = load(write(tmp_path, {"format": "genie.execution_plan"}))
     assert "(without a name)" in show_text(found)
-    assert "says nothing" in show_semantics(found)
+    assert "says nothing" in semantics_text(found)
 
 
 def _places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -144,7 +145,7 @@ def test_any_json_in_any_place_is_shown(edits: Any, tmp_path: Path) -> None:
                 target[path[-1]] = value
     found = load(write(tmp_path, data))
     assert show_text(found).startswith("plan ")
-    assert show_semantics(found)
+    assert semantics_text(found)
     json.dumps(show_json(found))
     for program in found.summary.programs:
         show_program(found, program.key)

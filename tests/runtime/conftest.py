@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.daemons import daemons, home
+from tests.runtime.lm import pair
 
-__all__ = ["daemons", "home"]
+__all__ = ["daemons", "home", "pair"]
 
 
 @pytest.fixture(autouse=True)

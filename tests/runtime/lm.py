@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,22 @@ import pytest
 import tests.tiny_lm
 from genie.client.admin import status
 from genie_schemas.messages import StatusReply
-from tests.daemons import Daemon
+from tests.daemons import Daemon, Daemons
 from tests.plans_by_hand import HandMade
 from tests.tiny_lm import greedy, tiny_lm
 
+Pair = tuple[Daemon, Daemon]
+
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8]]
 COUNT = 24
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two daemons for all tests that leave them as they were: starting one takes seconds."""
+    found = Daemons(Path(tempfile.mkdtemp(prefix="gd-")))
+    yield found.start("a"), found.start("b")
+    found.close()
 
 
 def wanted(made: HandMade, count: int = COUNT, eos: tuple[int, ...] = ()) -> list[list[int]]:

@@ -10,11 +10,16 @@ import pytest
 
 from genie.client import connect
 from genie.client.admin import status
-from genie_runtime import auth
+from genie.client.channel import Channel, Credentials
+from genie_runtime import auth, endpoint
+from genie_schemas import messages as m
 from genie_schemas.errors import GenieError
 from tests.daemons import Daemons
 from tests.plans_by_hand import expected, two_layers
+from tests.runtime.lm import PROMPTS
+from tests.runtime.lm import wanted as wanted_tokens
 from tests.runtime.support import X, one_thread
+from tests.tiny_lm import padded, tiny_lm
 
 
 def free_port() -> int:
@@ -42,6 +47,12 @@ def test_loopback_asks_for_the_users_token(daemons: Daemons, home: Path) -> None
             call()
         assert caught.value.code == "GEN0521"
         assert caught.value.exit_code == 6
+    forged = Channel(endpoint.parse(address), Credentials(token_file=wrong))
+    asked = m.TokensRequest(session="0" * 32, run="0" * 32, after=0)
+    with forged.stream("Tokens", asked) as stream, pytest.raises(GenieError) as caught:
+        next(iter(stream))
+    assert caught.value.code == "GEN0521"
+    forged.close()
     token.unlink()
     with pytest.raises(GenieError) as caught:
         connect(address)
@@ -71,6 +82,11 @@ def test_two_daemons_with_tls(daemons: Daemons, tmp_path: Path) -> None:
         session.install(made.path)
         result = session.run({"x": X}, run_id="run-1")
         assert set(result.transports.values()) == {"tcp"}
+        lm = tiny_lm(tmp_path, devices=2)
+        session.install(lm.path)
+        generated = session.generate(padded(PROMPTS), max_new_tokens=8)
+        assert generated.outputs["tokens"].tolist() == wanted_tokens(lm, 8)
+        assert generated.transports["d1->d0"] == "tcp"
     wanted = one_thread(lambda: expected(made, X))
     assert result.outputs["y"].tobytes() == wanted["y"].tobytes()
     # Another CA's client, no TLS at all, an older TLS: none gets in.

@@ -10,26 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genie.client import Session, connect
 from genie.client.admin import status
 from genie.client.remote_leg import RemoteLeg
 from genie_schemas import messages as m
 from genie_schemas.errors import GenieError
-from tests.daemons import Daemon, Daemons
 from tests.plans_by_hand import HandMade
-from tests.runtime.lm import COUNT, PROMPTS, wanted
+from tests.runtime.lm import COUNT, PROMPTS, Pair, wanted
 from tests.tiny_lm import CAPACITY, padded, tiny_lm
 
 PLACES = ("embedded", "daemon", "one daemon", "two daemons")
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Daemon, Daemon]]:
-    """Two daemons for all that leaves them as they were."""
-    found = Daemons(Path(tempfile.mkdtemp(prefix="gd-")))
-    yield found.start("a"), found.start("b")
-    found.close()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +32,7 @@ def plans() -> Iterator[Callable[..., HandMade]]:
     shutil.rmtree(folder)
 
 
-def opened(place: str, pair: tuple[Daemon, Daemon]) -> Session:
+def opened(place: str, pair: Pair) -> Session:
     endpoints = {
         "embedded": None,
         "daemon": pair[0].endpoint,
@@ -51,7 +44,7 @@ def opened(place: str, pair: tuple[Daemon, Daemon]) -> Session:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_tokens_are_those_of_a_full_forward(
-    place: str, pair: tuple[Daemon, Daemon], plans: Callable[..., HandMade]
+    place: str, pair: Pair, plans: Callable[..., HandMade]
 ) -> None:
     made = plans(devices=2 if "one" in place or "two" in place else 1)
     came: list[tuple[int, tuple[int, ...]]] = []
@@ -89,7 +82,7 @@ def test_the_tokens_are_those_of_a_full_forward(
 
 @pytest.mark.parametrize("place", PLACES)
 def test_rows_end_with_an_end_token_and_are_padded(
-    place: str, pair: tuple[Daemon, Daemon], plans: Callable[..., HandMade]
+    place: str, pair: Pair, plans: Callable[..., HandMade]
 ) -> None:
     free = plans()
     rows = wanted(free)
@@ -103,9 +96,7 @@ def test_rows_end_with_an_end_token_and_are_padded(
         assert tokens.tolist() == expected
 
 
-def test_a_token_costs_a_client_few_bytes(
-    pair: tuple[Daemon, Daemon], plans: Callable[..., HandMade]
-) -> None:
+def test_a_token_costs_a_client_few_bytes(pair: Pair, plans: Callable[..., HandMade]) -> None:
     made = plans()
     before = status(pair[0].endpoint).telemetry
     with connect(pair[0].endpoint) as session:
@@ -117,7 +108,7 @@ def test_a_token_costs_a_client_few_bytes(
             session.generate(inputs, max_new_tokens=n).bytes["received"] for n in (2, CAPACITY - 3)
         )
         # Heartbeats of the longer run are in it, too.
-        assert 8 * (CAPACITY - 5) <= many - few <= 64 * (CAPACITY - 5)
+        assert CAPACITY - 5 <= many - few <= 64 * (CAPACITY - 5)
     after = status(pair[0].endpoint).telemetry
     assert after["tokens"] - before["tokens"] == 2 + 2 + CAPACITY - 3
     assert after["phase_prefill"] - before["phase_prefill"] == 3
@@ -125,9 +116,7 @@ def test_a_token_costs_a_client_few_bytes(
     assert '"prefill -> decode"' in pair[0].log
 
 
-def test_a_named_generation_is_replayed(
-    pair: tuple[Daemon, Daemon], plans: Callable[..., HandMade]
-) -> None:
+def test_a_named_generation_is_replayed(pair: Pair, plans: Callable[..., HandMade]) -> None:
     made = plans(devices=2)
     for endpoints in (None, [pair[0].endpoint, pair[1].endpoint]):
         with connect(endpoints) as session:
@@ -146,7 +135,7 @@ def test_a_named_generation_is_replayed(
 
 
 def test_a_stream_is_taken_up_again_where_it_broke(
-    pair: tuple[Daemon, Daemon], plans: Callable[..., HandMade], monkeypatch: pytest.MonkeyPatch
+    pair: Pair, plans: Callable[..., HandMade], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that breaks while its daemon lives is asked for again, from the next index on."""
     made = plans()
@@ -171,9 +160,7 @@ def test_a_stream_is_taken_up_again_where_it_broke(
     assert asked == [0, 1, 2]
 
 
-def test_what_a_callback_raises_ends_the_run(
-    pair: tuple[Daemon, Daemon], plans: Callable[..., HandMade]
-) -> None:
+def test_what_a_callback_raises_ends_the_run(pair: Pair, plans: Callable[..., HandMade]) -> None:
     made = plans()
 
     class Enough(Exception):
@@ -196,13 +183,29 @@ def test_what_a_callback_raises_ends_the_run(
             assert fine.outputs["tokens"].tolist() == wanted(made)
 
 
-def test_frames_of_another_form_are_refused() -> None:
-    steps = [(1, 2), (3, m.ENDED)]
-    data = m.encode_tokens(7, steps)
-    assert m.decode_tokens(data, 2) == (7, steps)
-    for wrong in (data[:-1], data + b"\0", b"", b"{}", data[:5] + b"\0\0", b"\2" + data[1:]):
+@given(
+    st.integers(0, 2**40),
+    st.integers(1, 4).flatmap(
+        lambda rows: st.lists(
+            st.tuples(*[st.integers(m.ENDED, 2**62)] * rows), min_size=1, max_size=5
+        )
+    ),
+)
+def test_frames_come_back_as_they_were(first: int, steps: list[tuple[int, ...]]) -> None:
+    data = m.encode_tokens(first, steps)
+    rows = len(steps[0])
+    assert m.decode_tokens(data, rows) == (first, steps)
+    for cut in range(len(data)):
         with pytest.raises(GenieError) as caught:
-            m.decode_tokens(wrong, 2)
+            m.decode_tokens(data[:cut], rows)
         assert caught.value.code == "GEN0509"
-    with pytest.raises(GenieError):
-        m.decode_tokens(m.encode_tokens(0, [(-2, 0)]), 2)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"\1", b"\1\0\0", b"\1\0\1\1\1\1", b"\2\0\1\1\1", b"\1" + b"\xff" * 40]
+)
+def test_frames_of_another_form_are_refused(data: bytes) -> None:
+    assert m.decode_tokens(b"\1\0\1\1\0", 2) == (0, [(0, m.ENDED)])
+    with pytest.raises(GenieError) as caught:
+        m.decode_tokens(data, 2)
+    assert caught.value.code == "GEN0509"

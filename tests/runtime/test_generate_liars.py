@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genie.client import Session, connect
+from genie.client.channel import Stream
 from genie.client.opening import hello
 from genie.client.remote import RemoteLink
+from genie_runtime.tokens import MAX_READERS
 from genie_schemas import messages as m
 from genie_schemas.errors import GenieError
-from tests.daemons import Daemons
-from tests.runtime.lm import PROMPTS, held
+from tests.daemons import until
+from tests.runtime.lm import PROMPTS, Pair, held
 from tests.runtime.support import link
 from tests.tiny_lm import padded, tiny_lm
 
@@ -49,9 +53,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def test_requests_that_lie_are_refused(daemons: Daemons, tmp_path: Path) -> None:
+def test_requests_that_lie_are_refused(pair: Pair, tmp_path: Path) -> None:
     made = tiny_lm(tmp_path)
-    daemon = daemons.start()
+    daemon = pair[0]
     with connect(daemon.endpoint) as session:
         session.install(made.path)
         node = link(session)
@@ -93,10 +97,33 @@ def test_requests_that_lie_are_refused(daemons: Daemons, tmp_path: Path) -> None
             with node.channel.stream("Tokens", asked) as stream, pytest.raises(GenieError) as no:
                 m.decode_reply(m.Empty, next(iter(stream)))
             assert no.value.code == code
+        loop = prepare("generate", generation=PLAIN)
+        begin = m.StartRequest(session=node.session, run=str(loop.run), outgoing={}, outputs={})
+        node.channel.call("Start", begin, m.Empty)  # its inputs never come
+        asked = m.TokensRequest(session=node.session, run=str(loop.run), after=0)
+        streams = [node.channel.stream("Tokens", asked) for _ in range(MAX_READERS + 1)]
+        refused: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+        def read(stream: Stream) -> None:
+            for data in stream:
+                refused.put(data)
+
+        threads = [threading.Thread(target=read, args=(stream,)) for stream in streams]
+        for thread in threads:
+            thread.start()
+        with pytest.raises(GenieError) as caught:
+            m.decode_reply(m.Empty, refused.get(timeout=10))
+        assert caught.value.code == "GEN0511"
+        node.channel.call(
+            "Release", m.RunRequestId(session=node.session, run=str(loop.run)), m.Empty
+        )
+        for thread in threads:
+            thread.join(10)
+        assert refused.empty()
         given_up = m.RunRequestId(session=node.session, run=str(plain.run))
         node.channel.call("Release", given_up, m.Empty)
         node.drop_state(STRANGE)  # free already
-        assert held(daemon) == (0, 0, 0)
+        until(lambda: held(daemon) == (0, 0, 0))
         assert session.generate(padded(PROMPTS), max_new_tokens=2).attempts == 1
 
 
@@ -105,12 +132,12 @@ def test_requests_that_lie_are_refused(daemons: Daemons, tmp_path: Path) -> None
     [({"formats": ["1.0"]}, "plan format 1.1"), ({"protocol": "1.3"}, "speaks protocol 1.3")],
 )
 def test_older_daemons_refuse_clearly(
-    older: dict[str, Any], words: str, daemons: Daemons, tmp_path: Path
+    older: dict[str, Any], words: str, pair: Pair, tmp_path: Path
 ) -> None:
     """What an older daemon answers to is what is bound with an older client."""
     made = tiny_lm(tmp_path)
     old = hello().model_copy(update=older)
-    with Session([(None, RemoteLink(daemons.start().endpoint, old))]) as session:
+    with Session([(None, RemoteLink(pair[0].endpoint, old))]) as session:
         with pytest.raises(GenieError, match=words) as caught:
             session.install(made.path)
             session.generate(padded(PROMPTS), max_new_tokens=2)

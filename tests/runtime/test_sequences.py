@@ -12,18 +12,12 @@ import pytest
 
 from genie.client import Sequence, Session, connect
 from genie_schemas.errors import GenieError
-from tests.daemons import Daemon, Daemons
-from tests.plans_by_hand import HandMade
-from tests.runtime.lm import PROMPTS, held, wanted
+from tests.daemons import Daemons
+from tests.runtime.lm import PROMPTS, Pair, held, wanted
 from tests.tiny_lm import BATCH, CAPACITY, WIDTH, padded, tiny_lm
 
 CACHE = 4 * CAPACITY * WIDTH * 4
 """Bytes of the four caches of one row."""
-
-
-@pytest.fixture
-def pair(daemons: Daemons) -> tuple[Daemon, Daemon]:
-    return daemons.start("a"), daemons.start("b")
 
 
 @pytest.fixture(params=["embedded", "two daemons"])
@@ -91,9 +85,7 @@ def test_state_that_does_not_fit_is_refused(session: Session, tmp_path: Path) ->
     assert code(decode, sequence, token) == "GEN0475"
 
 
-def test_the_state_of_another_session_is_not_there(
-    pair: tuple[Daemon, Daemon], tmp_path: Path
-) -> None:
+def test_the_state_of_another_session_is_not_there(pair: Pair, tmp_path: Path) -> None:
     made = tiny_lm(tmp_path)
     with connect(pair[0].endpoint) as one, connect(pair[0].endpoint) as other:
         one.install(made.path)
@@ -106,7 +98,7 @@ def test_the_state_of_another_session_is_not_there(
         decode(mine, token)
 
 
-def test_state_holds_memory_until_it_is_closed(pair: tuple[Daemon, Daemon], tmp_path: Path) -> None:
+def test_state_holds_memory_until_it_is_closed(pair: Pair, tmp_path: Path) -> None:
     made = tiny_lm(tmp_path, devices=2)
     with connect([daemon.endpoint for daemon in pair]) as session:
         session.install(made.path)
@@ -160,19 +152,3 @@ def test_one_run_at_a_time(session: Session) -> None:
     go.set()
     thread.join(10)
     assert (codes, sequence.version) == (["GEN0478"], 2)
-
-
-def test_state_of_a_daemon_that_was_started_again_is_gone(
-    daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: HandMade = tiny_lm(tmp_path)
-    daemon = daemons.start("a")
-    with connect(daemon.endpoint) as session:
-        session.install(made.path)
-        sequence = session.sequence()
-        token = prefill(sequence, PROMPTS)
-        daemon.kill()
-        daemons.start("a", wait=False)
-        tokens = session.generate(padded(PROMPTS), max_new_tokens=3)  # connects again
-        assert tokens.outputs["tokens"].tolist() == [row[:3] for row in wanted(made)]
-        assert code(decode, sequence, token) == "GEN0475"

@@ -54,11 +54,12 @@ def _check_kind(graph: Graph, spec: Spec, file: str) -> None:
     workload = classify(graph)
     if "llm" in (workload.kind, spec.workload):
         return
+    lacking = workload.lacks.get("llm") or ("its structure is another workload's",)
     raise GenieError(
         "GEN0240",
         "the spec gives no inputs, and the model is not known as a causal language model",
         Place(file=file, path="inputs"),
-        f"its structure makes it {workload.kind}",
+        f"it looks like {workload.kind}; not found: {'; '.join(lacking)}",
         "write the inputs of its forward under inputs; or workload: llm, if it is one",
     )
 

@@ -18,7 +18,7 @@ from genie_runtime.executors.generate import Generator, LoopSchedule
 from genie_runtime.executors.installed import Installed
 from genie_runtime.executors.runs import Run, RunEnded, Threads, Watchdog
 from genie_runtime.executors.schedule import Form, Schedule, check_region, mismatch
-from genie_runtime.executors.state import Lease, StateTable, initial
+from genie_runtime.executors.state import Lease, StateTable
 from genie_runtime.executors.steps import Device, StepRunner, failure
 from genie_runtime.ports import (
     ArenaPort,
@@ -147,10 +147,15 @@ class DeviceExecutor:
 
     def free_state(self, key: str) -> None:
         """Drop the state under a key, of every plan; a run that has it keeps none of it."""
-        freed = self._states.free(lambda held: held[0] == key)
-        if freed and self._backend.records:
+        self._states.free(lambda held: held[0] == key)
+        self._forget_states()
+
+    def _forget_states(self) -> None:
+        """Drop what the backend has recorded over state that is gone: it holds the memory."""
+        gone = self._states.take_gone()
+        if gone and self._backend.records:
             with self._device.lock:
-                self._backend.forget_state(freed)
+                self._backend.forget_state(gone)
 
     def load(self, plan_digest: str, constants: Mapping[str, Region]) -> None:
         """Make constants resident. Bytes have been verified against their digests before.
@@ -250,11 +255,11 @@ class DeviceExecutor:
         regions.check_regions(request, self._size_of)
         with (
             self._leased(run, schedule) as state,
-            self._reserved_for(schedule),
+            self._reserved_for(schedule, shadows=state is not None and not state.fresh),
             self._backend.run_context(),
         ):
             if state is not None and state.fresh:
-                state.tensors = self._initial(entry, schedule)
+                state.tensors = entry.initial(schedule.states, self._backend.device)
             return self._run_steps(run, schedule, state)
 
     def _run_steps(
@@ -284,33 +289,22 @@ class DeviceExecutor:
         if request.state is None:
             raise mismatch(f"{request.entrypoint!r} uses state and the request names none", "state")
         key = (request.state.key, request.plan_digest, request.device)
-        with self._states.use(key, request.state, schedule.states, run.check) as lease:
-            yield lease
-
-    def _initial(
-        self, entry: Installed, schedule: Schedule | LoopSchedule
-    ) -> dict[str, torch.Tensor]:
-        given = {}
-        for name in schedule.states:
-            constant = entry.plan.state[name].initial
-            if constant != "zeros":
-                if constant not in entry.constants:
-                    raise GenieError(
-                        "GEN0455",
-                        f"the constant {constant!r} is not loaded",
-                        Place(path=f"state.{name}"),
-                        remedy="load the plan's constants, then run again",
-                    )
-                given[name] = entry.constants[constant]
-        return initial(schedule.states, given, self._backend.device)
+        try:
+            with self._states.use(key, request.state, schedule.states, run.check) as lease:
+                yield lease
+        finally:
+            self._forget_states()
 
     @contextmanager
-    def _reserved_for(self, schedule: Schedule | LoopSchedule) -> Iterator[None]:
+    def _reserved_for(self, schedule: Schedule | LoopSchedule, *, shadows: bool) -> Iterator[None]:
         """Hold the bytes that the run needs at most; GEN0462 or GEN0463 when there is no room.
 
-        Its state is in the table of states already, and counts there.
+        Its state is in the table of states already, and counts there. `shadows`: the loop keeps
+        what its replaced state was at first, beside what it is after each turn.
         """
         limit, need = self.spec.memory_bytes, schedule.peak()
+        if shadows and isinstance(schedule, LoopSchedule):
+            need += schedule.replaced_bytes
         alone = need + schedule.constant_bytes + schedule.state_bytes
         if alone > limit:
             state = f", {schedule.state_bytes} of state" if schedule.states else ""

@@ -51,6 +51,8 @@ class LoopSchedule:
     rows: int
     vocabulary: int
     prompts: tuple[str, ...]
+    replaced: frozenset[str]
+    """States that each turn replaces."""
 
     @property
     def inputs(self) -> Mapping[str, Form]:
@@ -72,6 +74,11 @@ class LoopSchedule:
     def constant_bytes(self) -> int:
         """Bytes of the constants that entry and body load here."""
         return sum({**self.entry.loaded, **self.body.loaded}.values())
+
+    @property
+    def replaced_bytes(self) -> int:
+        """Bytes of the state that is replaced."""
+        return sum(form.nbytes for name, form in self.states.items() if name in self.replaced)
 
     def peak(self) -> int:
         """The most bytes that a run holds beside constants and state."""
@@ -140,6 +147,7 @@ def build_loop(
             for name, form in entry.inputs.items()
             if form.dtype == torch.int64 and len(form.sizes) == 2 and form.sizes[0] == rows
         ),
+        replaced=frozenset(n for n, state in plan.state.items() if state.update == "replace"),
     )
 
 

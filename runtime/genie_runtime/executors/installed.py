@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +12,8 @@ import torch
 from genie_runtime.executors import slots
 from genie_runtime.executors.building import build_schedule
 from genie_runtime.executors.generate import LoopSchedule, build_loop
-from genie_runtime.executors.schedule import Schedule
+from genie_runtime.executors.schedule import Form, Schedule
+from genie_runtime.executors.state import initial
 from genie_runtime.ports import RunRequest
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.plan import ComputeStep, ExecutionPlan
@@ -60,6 +62,23 @@ class Installed:
         with self.lock:
             self.constants |= loaded
             self._schedules.clear()
+
+    def initial(self, forms: Mapping[str, Form], device: torch.device) -> dict[str, torch.Tensor]:
+        """State as it begins. Raises GenieError GEN0455 for a constant that is not loaded."""
+        given = {}
+        for name in forms:
+            constant = self.plan.state[name].initial
+            if constant == "zeros":
+                continue
+            if constant not in self.constants:
+                raise GenieError(
+                    "GEN0455",
+                    f"the constant {constant!r} is not loaded",
+                    Place(path=f"state.{name}"),
+                    remedy="load the plan's constants, then run again",
+                )
+            given[name] = self.constants[constant]
+        return initial(forms, given, device)
 
     def schedule(self, request: RunRequest) -> Schedule | LoopSchedule:
         """What the request's device does in its entry point or loop; see `build_schedule`."""

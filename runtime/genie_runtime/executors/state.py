@@ -72,6 +72,7 @@ class StateTable:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._held: dict[Key, _Held] = {}
+        self._gone: list[int] = []
 
     @property
     def nbytes(self) -> int:
@@ -101,8 +102,8 @@ class StateTable:
                     held.tensors = lease.tensors
                 elif lease.committed or held.version == 0:
                     held.dropped = True
-                if held.dropped and self._held.get(key) is held:
-                    del self._held[key]
+                if held.dropped:
+                    self._remove(key)
                 self._changed.notify_all()
 
     def _take(
@@ -121,6 +122,7 @@ class StateTable:
                     )
                 self._changed.wait(_LOOK)
             if use.expects == 0:
+                self._remove(key)
                 held = self._held[key] = _Held(forms)
                 return held
             if held is None:
@@ -140,15 +142,24 @@ class StateTable:
             held.busy = True
             return held
 
-    def free(self, wanted: Callable[[Key], bool]) -> list[int]:
-        """Drop the state of keys; that of a running run when it ends. Returns their uids."""
+    def free(self, wanted: Callable[[Key], bool]) -> None:
+        """Drop the state of keys; that of a running run when it ends."""
         with self._changed:
-            found = {key: held for key, held in self._held.items() if wanted(key)}
-            for key, held in found.items():
-                held.dropped = True
-                if not held.busy:
-                    del self._held[key]
-            return [held.uid for held in found.values()]
+            for key in [key for key in self._held if wanted(key)]:
+                self._held[key].dropped = True
+                if not self._held[key].busy:
+                    self._remove(key)
+
+    def _remove(self, key: Key) -> None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._gone.append(held.uid)
+
+    def take_gone(self) -> list[int]:
+        """The `uid` of state that was dropped since the last call."""
+        with self._changed:
+            gone, self._gone = self._gone, []
+            return gone
 
 
 def _same_sizes(held: Mapping[str, Form], forms: Mapping[str, Form]) -> None:

@@ -5,7 +5,6 @@ Tokens travel as frames of a server stream (`Tokens`), not as JSON: a token must
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -24,14 +23,17 @@ ENDED = -1
 MAX_STEPS = 65_535
 """Steps of one frame."""
 
-_HEAD = struct.Struct("<BIH")
-_TOKEN_BYTES = 8
+_MOST_BYTES = 9
+"""Bytes of a number of 63 bits."""
 
 FloatText = Annotated[str, Field(pattern=r"^-?0x[01]\.[0-9a-f]{1,13}p[+-]\d{1,4}$")]
 """A finite float, as `float.hex` writes it."""
 
 SeedText = Annotated[str, Field(pattern=r"^(0|[1-9]\d{0,19})$")]
 """An unsigned integer of 64 bits: beyond what a JSON number carries."""
+
+
+_Row = Annotated[list[Annotated[int, Field(ge=ENDED)]], Field(max_length=1 << 20)]
 
 
 class StateRequest(Message):
@@ -56,7 +58,7 @@ class GenerationRequest(Message):
     top_k: Count
     top_p: FloatText
     seed: SeedText
-    forced: list[list[Annotated[int, Field(ge=ENDED)]]] = Field(default_factory=list)
+    forced: Annotated[list[_Row], Field(max_length=65_536)] = Field(default_factory=list)
 
 
 class TokensRequest(Message):
@@ -87,19 +89,51 @@ class GenerationReport(Message):
 
 
 def encode_tokens(first: int, steps: Sequence[Sequence[int]]) -> bytes:
-    """A frame: tokens of every row from index `first` on, at most `MAX_STEPS` steps."""
-    flat = [token for step in steps for token in step]
-    return _HEAD.pack(FRAME[0], first, len(steps)) + struct.pack(f"<{len(flat)}q", *flat)
+    """A frame: tokens of every row from index `first` on, at most `MAX_STEPS` steps.
+
+    After the first byte come the index, the number of steps, and every token plus one, step by
+    step, in as many bytes as each needs: seven bits a byte, the lowest first, all but the last byte
+    of a number with the highest bit set.
+    """
+    numbers = [first, len(steps), *(token - ENDED for step in steps for token in step)]
+    return FRAME + b"".join(map(_pack, numbers))
 
 
 def decode_tokens(data: bytes, rows: int) -> tuple[int, list[tuple[int, ...]]]:
     """The index of a frame's first step, and its steps. Raises GEN0509 for another form."""
-    if len(data) < _HEAD.size or data[:1] != FRAME:
+    if data[:1] != FRAME:
         raise GenieError("GEN0509", "a message of the stream holds no tokens")
-    _, first, count = _HEAD.unpack_from(data)
-    if not count or len(data) != _HEAD.size + count * rows * _TOKEN_BYTES:
+    first, at = _unpack(data, 1)
+    count, at = _unpack(data, at)
+    if not 0 < count <= MAX_STEPS or count * rows > len(data) - at:
         raise GenieError("GEN0509", "a message of the stream does not have its tokens' size")
-    flat = struct.unpack_from(f"<{count * rows}q", data, _HEAD.size)
-    if min(flat, default=0) < ENDED:
-        raise GenieError("GEN0509", "a token is negative")
-    return first, [flat[at * rows : (at + 1) * rows] for at in range(count)]
+    flat = []
+    for _ in range(count * rows):
+        number, at = _unpack(data, at)
+        flat.append(number + ENDED)
+    if at != len(data):
+        raise GenieError("GEN0509", "a message of the stream does not have its tokens' size")
+    return first, [tuple(flat[i * rows : (i + 1) * rows]) for i in range(count)]
+
+
+def _pack(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def _unpack(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at `at`, and where it ends."""
+    number = 0
+    for shift in range(0, 7 * _MOST_BYTES, 7):
+        if at >= len(data):
+            break
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte <= 0x7F:
+            return number, at
+    raise GenieError("GEN0509", "a message of the stream ends in the middle of a number")

@@ -29,12 +29,13 @@ WEIGHTS = tiny_lm.weights()
 KINDS = [
     pytest.param(("cpu", 1), id="one"),
     pytest.param(("cpu", 2), id="ring"),
+    pytest.param(("cpu", 3), id="ring-of-three"),
     pytest.param(("cuda", 1), id="cuda", marks=pytest.mark.cuda),
 ]
 
 
 class Opened:
-    """Stations with the model on one device or on two, with ends of sequence if given."""
+    """Stations with the model on one device or more, with ends of sequence if given."""
 
     def __init__(self, folder: Path, devices: int, make: Callable[[str], ExecutorPort]) -> None:
         self._folder, self._devices, self._make = folder, devices, make
@@ -180,7 +181,8 @@ def _cancel(stations: list[Station]) -> None:
     ring.cancel()
     waiting.join(WAIT)
     assert not waiting.is_alive()
-    for station in stations:
+    states = stations[0].made.plan.state.values()
+    for station in (s for s in stations if s.device in {state.device for state in states}):
         array = {"token": np.array([1, 1, 1], np.int64)}
         use = StateUse("s", 1, keep=True)
         request = station.request("decode", array, {"batch": 3}, state=use)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,13 @@ import torch
 from syrupy.assertion import SnapshotAssertion
 
 from genie_runtime.executors.inprocess import InProcessExecutor
-from genie_runtime.ports import DeviceSpec, StateUse
+from genie_runtime.ports import DeviceSpec, Failed, StateUse
+from genie_runtime.supervisor import WorkerExecutor
 from genie_schemas import writer
 from tests import tiny_lm
 from tests.runtime.executors.conftest import MakeExecutor
 from tests.runtime.executors.generating import Station, close, dims_of
-from tests.runtime.executors.planning import Book, Listener, Rig, op, r
+from tests.runtime.executors.planning import WAIT, Book, Listener, Rig, op, r
 from tests.tiny_lm import full_forward, padded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -125,6 +128,26 @@ def test_a_failed_run_can_be_replayed(station: Station) -> None:
     request = station.request("prefill", bad, dims_of(bad), state=kept(0, "other"))
     station.fails(request, "GEN0460")
     station.fails(decode(station, kept(1, "other")), "GEN0475")
+
+
+def test_state_dies_with_its_worker_and_the_next_one_says_so(tmp_path: Path) -> None:
+    worker = WorkerExecutor(DeviceSpec("here", "cpu", 0, 1 << 30), 1, log_dir=tmp_path)
+    station = Station(worker, tiny_lm.tiny_lm(tmp_path), "d0")
+    station.prefill(INPUTS, kept(0))
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    code = "GEN0450"
+    while code == "GEN0450":  # it may die with the run
+        listener = Listener()
+        worker.run(decode(station, kept(1)), listener)
+        event = listener.events.get(timeout=WAIT)
+        assert isinstance(event, Failed)
+        code = event.error.code
+    assert code == "GEN0475"
+    tokens = [[*prompt, 3] for prompt in PROMPTS]
+    assert close(station.prefill(padded(tokens), kept(0)), expected(tokens))
+    worker.close(30)
+    station.pool.close()
 
 
 def counting() -> Book:
