@@ -13,7 +13,7 @@ from tests.capture.compiling import example, spec_of
 from tests.semantics.captured import graph_of
 from tests.semantics.corpus import ENTRIES
 
-MODELS = ("tied_rotary_lm", "bottleneck_resnet", "vgg", "dlrm", "contrastive_pair", "tabular_mlp")
+MODELS = ("bottleneck_resnet", "vgg", "dlrm", "wide_and_deep", "tabular_mlp", "gpt2")
 
 
 def recorded(name: str) -> dict[str, Any]:
