@@ -16,9 +16,19 @@ from genie.lazy._setup import (
     explain,
     is_available,
     reset_stats,
+    semantics,
     stats,
     synchronize,
     threads,
 )
 
-__all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize", "threads"]
+__all__ = [
+    "connect",
+    "explain",
+    "is_available",
+    "reset_stats",
+    "semantics",
+    "stats",
+    "synchronize",
+    "threads",
+]

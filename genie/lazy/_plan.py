@@ -33,7 +33,7 @@ from genie_schemas.plan import Value as PlanValue
 from genie_schemas.types import parse_type
 from genie_schemas.verify import peak_bytes, verify
 
-__all__ = ["LazyPlan", "make_plan"]
+__all__ = ["LazyPlan", "make_plan", "whole_graph"]
 
 DEVICE = "d0"
 _TIMEOUT_MS = 600_000
@@ -50,20 +50,25 @@ class LazyPlan:
     fetched: tuple[str, ...]
 
 
+def whole_graph(graph: Graph) -> ir.Graph:
+    """The trace as a graph of the IR: what the device keeps and what the host sends are inputs."""
+    return ir.Graph(
+        name="lazy",
+        torch=optable.captured_torch().partition("+")[0],
+        dims=(),
+        inputs=tuple(ir.Input(v) for v in (*graph.leaves, *graph.hosts)),
+        constants=(),
+        nodes=tuple(graph.nodes),
+        outputs=tuple(ir.Output(v.name, v.name) for v in (*graph.kept, *graph.fetched)),
+        modules=(),
+    )
+
+
 def make_plan(graph: Graph) -> LazyPlan:
     """Build and verify the plan of a graph. Raises GEN03xx when it cannot be one."""
     outputs = [*graph.kept, *graph.fetched]
     inputs = [*graph.leaves, *graph.hosts]
-    whole = ir.Graph(
-        name="lazy",
-        torch=optable.captured_torch().partition("+")[0],
-        dims=(),
-        inputs=tuple(ir.Input(v) for v in inputs),
-        constants=(),
-        nodes=tuple(graph.nodes),
-        outputs=tuple(ir.Output(v.name, v.name) for v in outputs),
-        modules=(),
-    )
+    whole = whole_graph(graph)
     segment = Segment("", "", DEVICE, 0, len(graph.nodes))
     reads, writes = [v.name for v in inputs], [v.name for v in outputs]
     built = build(whole, segment, reads, writes)

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from genie.client.tensors import STORAGE, Tensor
 from genie.lazy._counters import COUNTERS, user_line, user_place
 from genie.lazy._layouts import Unsupported
 from genie.lazy._local import LocalProgram, local_program
-from genie.lazy._plan import LazyPlan, make_plan
+from genie.lazy._plan import LazyPlan, make_plan, whole_graph
 from genie.lazy._trace import Graph, Recorder, read_trace
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import LazyCounters
 from genie_schemas.types import FROM_TORCH
+
+if TYPE_CHECKING:
+    from genie.semantics.annotate import Analysis
 
 __all__ = ["Runner"]
 
@@ -72,6 +75,7 @@ class Runner:
         self._local: OrderedDict[bytes, LocalProgram | None] = OrderedDict()
         self._quiet_steps = 0
         self._last: tuple[LazyPlan, list[int], list[torch.Tensor]] | None = None
+        self._last_words = b""
 
     # -- the session ------------------------------------------------------------------------
 
@@ -152,6 +156,15 @@ class Runner:
             raise GenieError("GEN0426", "nothing has run on the lazy device")
         return self._last
 
+    def analysis(self) -> Analysis:
+        """What the last run's calls and values were for; raises GEN0426 when nothing has run."""
+        from genie.semantics.annotate import analyze
+        from genie.semantics.weights import weight_inputs
+
+        self.last()
+        graph = whole_graph(self._graph(self._last_words))
+        return analyze(graph, resident=weight_inputs(graph))
+
     def repeat(self) -> None:
         """Make the last run once more and forget what it gives."""
         plan, leaves, hosts = self.last()
@@ -209,6 +222,7 @@ class Runner:
             COUNTERS.add("graph_ops", taken.ops)
             COUNTERS.totals["last_graph_ops"] = taken.ops
             self._last = plan, taken.leaves, taken.hosts
+            self._last_words = taken.words
             found = self._execute(plan, taken.leaves, taken.hosts, handles, drop)
         except BaseException:
             taken.settle([])

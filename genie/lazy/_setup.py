@@ -25,7 +25,16 @@ from genie.lazy._runner import Runner
 from genie_schemas import optable
 from genie_schemas.errors import GenieError
 
-__all__ = ["connect", "explain", "is_available", "reset_stats", "stats", "synchronize", "threads"]
+__all__ = [
+    "connect",
+    "explain",
+    "is_available",
+    "reset_stats",
+    "semantics",
+    "stats",
+    "synchronize",
+    "threads",
+]
 
 
 RECORDERS = ("auto", "native", "python")
@@ -169,6 +178,19 @@ def stats() -> dict[str, Any]:
 def reset_stats() -> None:
     """Begin to count anew (the recorder's own counters go on)."""
     COUNTERS.reset()
+
+
+def semantics() -> dict[str, Any]:
+    """What the last run was, by the same analysis as a compiled model's.
+
+    The workload with confidence and evidence, the phase, the notes of every call and value, the
+    components and what flows between them, as JSON values. A trace does not tell weights from
+    other inputs: those are weights that operators take as such. Raises GenieError GEN0426 when
+    nothing has run.
+    """
+    from genie.semantics.export import analysis_json
+
+    return analysis_json(_RUNNER.analysis())
 
 
 def explain() -> str:

@@ -158,6 +158,8 @@ def _mixes(s: Structure, call: int) -> bool:
 
 
 def _of_numbers(s: Structure, number: int, tensor: Tensor) -> tuple[Modality, str]:
+    if tensor.rank == 0:
+        return "control", "a single number"
     if _joined(s, number):
         return "control", "what earlier calls computed, joined with new rows and handed back"
     entry = _first(s, number)
