@@ -91,6 +91,8 @@ def command(
 
     if (model is None) != (spec is None):
         raise click.UsageError("--compare and --spec are given together")
+    if model is not None and entrypoint != "forward":
+        raise click.UsageError(f"--compare runs the model's forward, not {entrypoint!r}")
     loaded = load_plan(plan)
     inputs = _read_inputs(single, many)
     # Before anything is started: a wrong input should not cost a connection.
