@@ -96,7 +96,7 @@ def test_a_layer_more_adds_its_own_lines(own_residual: bool) -> None:
         # from the content of everything.
         text = re.sub(r"net\.[0-9a-f]{16}\.safetensors", "net.safetensors", compiled.text)
         text = re.sub(r'"needs": \d+', '"needs": 0', text)
-        totals = ("sha256:", '"criticality":', '"residency":')
+        totals = ("sha256:", '"criticality":', '"residency":', '"component":')
         return [line for line in text.splitlines() if not any(t in line for t in totals)]
 
     changes = [
