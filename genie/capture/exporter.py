@@ -6,7 +6,7 @@ import difflib
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,23 @@ from genie_schemas.errors import GenieError, GenieErrors, Place
 from genie_schemas.spec import Input, Spec
 
 
-def example_inputs(spec: Spec) -> dict[str, torch.Tensor]:
+def example_inputs(spec: Spec, empty: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """Input name → a deterministic example at the dimensions' example sizes.
+
+    Those in `empty` are zeros, of which a system keeps no page until somebody writes to it: a
+    cache may be larger than memory.
 
     Floats run through [-1, 1), integers through [low, high) of the spec; never random, so that a
     capture does not depend on a generator's state.
     """
-    return {name: _example(item, spec) for name, item in spec.inputs.items()}
+    return {n: _example(item, spec, n in empty) for n, item in spec.inputs.items()}
 
 
-def _example(item: Input, spec: Spec) -> torch.Tensor:
+def _example(item: Input, spec: Spec, empty: bool) -> torch.Tensor:
     shape = [spec.dims[s].example if isinstance(s, str) else s for s in item.shape]
     dtype = getattr(torch, item.dtype)
+    if empty:
+        return torch.zeros(shape, dtype=dtype)
     count = 1
     for size in shape:
         count *= size
@@ -91,9 +96,12 @@ def check_parameters(model: nn.Module, spec: Spec, shown: str) -> None:
         raise GenieErrors(errors)
 
 
-def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProgram:
+def export(
+    model: nn.Module, spec: Spec, path: Path, shown: str, empty: Collection[str] = ()
+) -> ExportedProgram:
     """Export the forward to training IR with the spec's dynamic dimensions.
 
+    The inputs in `empty` are traced with zeros, all others with examples.
     Inference only: gradients are off, which also keeps `torch.no_grad()` regions in line.
     Raises GenieError GEN0202, GEN0206, GEN0220, GEN0221, GEN0222, GEN0224, GEN0226.
     """
@@ -107,7 +115,7 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
         name: {i: dims[s] for i, s in enumerate(item.shape) if isinstance(s, str) and s in dims}
         for name, item in spec.inputs.items()
     }
-    args, kwargs, shapes = _call(model, spec, dynamic)
+    args, kwargs, shapes = _call(model, spec, dynamic, empty)
     with torch.no_grad(), warnings.catch_warnings(record=True) as caught, _without_torchs_log():
         warnings.simplefilter("always")
         try:
@@ -122,10 +130,10 @@ def export(model: nn.Module, spec: Spec, path: Path, shown: str) -> ExportedProg
 
 
 def _call(
-    model: nn.Module, spec: Spec, dynamic: dict[str, dict[int, Any]]
+    model: nn.Module, spec: Spec, dynamic: dict[str, dict[int, Any]], empty: Collection[str]
 ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Positional-only parameters by position, the others by name."""
-    inputs = example_inputs(spec)
+    inputs = example_inputs(spec, empty)
     first = positional_only(model, spec)
     args = tuple(inputs[n] for n in first)
     kwargs = {n: v for n, v in inputs.items() if n not in first}

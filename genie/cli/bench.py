@@ -22,9 +22,21 @@ __all__ = ["command"]
     metavar="FILE.svg",
     help="Draw throughput by message size (suite transport).",
 )
+@click.option(
+    "--write",
+    "page",
+    type=click.Path(file_okay=False, exists=True, writable=True, path_type=Path),
+    metavar="FOLDER",
+    help="Write semantics.md with its plots and samples there (suite semantics).",
+)
 @json_option
 def command(
-    suites: tuple[str, ...], quick: bool, listed: bool, picture: Path | None, as_json: bool
+    suites: tuple[str, ...],
+    quick: bool,
+    listed: bool,
+    picture: Path | None,
+    page: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure SUITEs (all of them by default) and print medians, ratios and spreads.
 
@@ -46,6 +58,8 @@ def command(
 
     if picture is not None and suites and "transport" not in suites:
         raise click.BadParameter("only the suite transport has a plot", param_hint="--plot")
+    if page is not None and suites and "semantics" not in suites:
+        raise click.BadParameter("only the suite semantics has a page", param_hint="--write")
 
     def progress(name: str) -> None:
         click.echo(f"measuring {name} …", err=True)
@@ -55,6 +69,11 @@ def command(
         from genie.bench.transport._plot import plot
 
         picture.write_text(plot(report.rows), encoding="utf-8")
+    if page is not None:
+        from genie.bench.semantics._page import write
+
+        for path in write(report, page):
+            click.echo(f"wrote {path}", err=True)
     if as_json:
         print_json(report.to_json())
     else:

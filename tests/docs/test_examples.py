@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from genie.semantics.plugins import GROUP
 from genie.spec import load_spec
 from genie_schemas.args import decode
 from genie_schemas.plan import ComputeStep, FreeStep, LoadStep, Op, ReturnStep, TransferStep
@@ -48,6 +49,9 @@ def test_json(block: Block) -> None:
 @pytest.mark.parametrize("block", blocks("yaml", "toml"), ids=str)
 def test_specs(block: Block, tmp_path: Path) -> None:
     text = block.text
+    if block.language == "toml" and "project" in tomllib.loads(text):  # a package's own
+        assert list(tomllib.loads(text)["project"]["entry-points"]) == [GROUP]
+        return
     if block.language == "toml" and "genie" not in tomllib.loads(text):
         configuration(text)
         return

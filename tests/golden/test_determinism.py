@@ -12,9 +12,9 @@ import pytest
 
 from tests.golden.support import GOLDEN, SPECS
 
-PAIR = ("dlrm-two", "inplace-before")
+PAIR = ("dlrm-two", "gpt2-tiny-two", "inplace-before")
 
-# One process compiles both, so that what the first leaves behind could reach the second.
+# One process compiles all, so that what the first leaves behind could reach the second.
 SCRIPT = """
 import sys
 from pathlib import Path

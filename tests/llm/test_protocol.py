@@ -56,6 +56,18 @@ def test_states_and_sizes_follow_the_model_and_the_section(tmp_path: Path) -> No
     assert (sample.capacity, sample.eos, sample.pad) == (32, [0], 0)
 
 
+def test_a_cache_has_the_models_dtype_and_logits_are_floats(tmp_path: Path) -> None:
+    half = code().replace(".eval()", ".eval().to(torch.bfloat16)")
+    entries = captured(tmp_path, half)
+    assert {s.value.type for s in entries.states.values()} == {
+        "i64[batch]",
+        "bf16[batch,4,64,8]",
+    }
+    for graph in entries.graphs.values():
+        (logits,) = graph.outputs
+        assert graph.table[logits.value or ""].type == "f32[batch,97]"
+
+
 def test_a_window_hides_what_lies_before_it(tmp_path: Path) -> None:
     windowed = replaced(
         ("cache.mask()", "cache.mask(4)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 import threading
@@ -60,6 +61,27 @@ def test_only_what_is_missing_travels(daemons: Daemons, tmp_path: Path) -> None:
             sent.append(session.traffic()["sent"])
     assert sent[0] > size
     assert sent[1] < 8192 + X.nbytes
+
+
+def test_plans_share_weights_by_digest(daemons: Daemons, tmp_path: Path) -> None:
+    """Another plan with the same weights, in another session, moves and holds none of them."""
+    sent, held = [], []
+    daemon = daemons.start()
+    with contextlib.ExitStack() as sessions:
+        for least in (1, 2):
+            folder = tmp_path / str(least)
+            folder.mkdir()
+            made = two_layers(folder, hidden=4096, least=least)
+            session = sessions.enter_context(connect(daemon.endpoint))
+            session.install(made.path)
+            session.run({"x": X})
+            sent.append(session.traffic()["sent"])
+            held.append(status(daemon.endpoint).devices[0].constant_bytes)
+    size = sum(w.nbytes for w in made.weights.values())
+    assert status(daemon.endpoint).plans == 2
+    assert sent[0] >= size
+    assert sent[1] < size / 10
+    assert size <= held[0] == held[1]
 
 
 def test_a_changed_weights_file_is_refused(daemons: Daemons, tmp_path: Path) -> None:

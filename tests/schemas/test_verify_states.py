@@ -7,11 +7,13 @@ import json
 from functools import cache
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
+from genie_schemas.errors import GenieErrors
 from genie_schemas.reader import read_plan
-from genie_schemas.verify import entry_dims
+from genie_schemas.verify import entry_dims, verify
 from tests.golden.support import GOLDEN
-from tests.schemas.attacks import Attacks, Data, codes, sealed
+from tests.schemas.attacks import Attacks, Change, Data, codes, sealed
 
 attack = Attacks()
 
@@ -311,6 +313,24 @@ def test_attack_is_refused(name: str) -> None:
     change(plan)
     assert plan != lm(), "the attack changed nothing"
     assert code in codes(sealed(plan))
+
+
+SAID = (
+    a_transfer_that_nobody_waits_for,
+    a_device_that_is_not_told_of_the_turn,
+    an_end_beyond_the_vocabulary,
+    the_format_has_no_state,
+    an_effect_expects_a_step_that_moved_nothing,
+)
+
+
+@pytest.mark.parametrize("change", SAID, ids=lambda change: change.__name__)
+def test_what_is_said(change: Change, snapshot: SnapshotAssertion) -> None:
+    plan = lm()
+    change(plan)
+    with pytest.raises(GenieErrors) as caught:
+        verify(read_plan(sealed(plan)))
+    assert str(caught.value) == snapshot
 
 
 def test_the_original_is_accepted() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +57,7 @@ class Model:
     """The model itself, for local runs, and inputs for it."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         path = MODELS / f"{name}.py"
         self.spec = load_spec(MODELS / f"{name}-one.yaml", {}).spec
         self.module: nn.Module = load_model(path, path.name, self.spec, None)
@@ -91,6 +91,3 @@ def _tensor(plan: ExecutionPlan, files: ConstantFiles, name: str) -> torch.Tenso
     sizes, strides = kind.sizes({}), kind.strides({})
     flat = torch.frombuffer(bytearray(files.view(constant.source)), dtype=dtype)
     return flat.as_strided(sizes, strides).clone()
-
-
-Inputs = Mapping[str, torch.Tensor]

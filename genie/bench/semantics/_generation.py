@@ -10,15 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 
 from genie.bench.semantics._blind import Blind, Held
 from genie.bench.semantics._cases import Case, Constants, Model
-from genie.bench.semantics._contest import REMOTE, Machines
+from genie.bench.semantics._contest import REMOTE, Machines, Sessions
 from genie.bench.semantics._naive import Naive
 from genie.bench.semantics._walk import Walk, sizes
+from genie.client.session import Session
 from genie.testing.weights import uniform
 from genie_schemas import canonical
 from genie_schemas.closing import Closing
@@ -73,15 +75,19 @@ class Dialogue(Closing):
         self._constants = constants
         self._naive = Naive(constants, machines.remotes["naive"])
         self.blind_client = Blind(constants, machines.remotes["blind"])
-        self.session = machines.daemons.session(case.devices)
+        self._sessions = Sessions(case, machines)
         self.run: Mapping[str, Callable[[int], Spoken]] = {
             "local": self._speak_locally,
             "naive": self._speak_naively,
             "blind": self._speak_blindly,
-            "genie": self._speak,
+            "genie": partial(self._speak, self._sessions.timed),
         }
+        self.counted: Mapping[str, Callable[[int], Spoken]] = {
+            **self.run,
+            "genie": partial(self._speak, self._sessions.counted),
+        }
+        """The same, through links that are all counted."""
         try:
-            self.session.install(case.plan)
             self._check()
         except BaseException:
             self.close()
@@ -91,6 +97,8 @@ class Dialogue(Closing):
         expected = self.run["local"](_WARM).tokens
         for mode in REMOTE:
             found = self.run[mode](_WARM).tokens
+            if mode == "genie":
+                self.counted[mode](_WARM)
             if found != expected:
                 raise RuntimeError(
                     f"{self.case.label}: {mode} says {found}, the model itself {expected}"
@@ -165,10 +173,10 @@ class Dialogue(Closing):
         kind = parse_type(state.type)
         return torch.zeros(kind.sizes(self._dims), dtype=getattr(torch, DTYPES[kind.dtype][0]))
 
-    def _speak(self, count: int) -> Spoken:
+    def _speak(self, session: Session, count: int) -> Spoken:
         arrays = {name: tensor.numpy() for name, tensor in self._inputs.items()}
         (entrypoint,) = self._plan.loops
-        result = self.session.generate(arrays, max_new_tokens=count, entrypoint=entrypoint)
+        result = session.generate(arrays, max_new_tokens=count, entrypoint=entrypoint)
         tokens = tuple(int(token) for token in result.outputs["tokens"][0])
         spent = result.generation
         if spent is None:
@@ -178,7 +186,7 @@ class Dialogue(Closing):
     def close(self) -> None:
         """Let go of what the servers keep, and end the session."""
         self.blind_client.forget()
-        self.session.close()
+        self._sessions.close()
 
 
 class _Clock:

@@ -75,14 +75,18 @@ class Daemons(Closing):
         ensure_token(path)
         return path
 
-    def session(self, count: int) -> Session:
-        """A session with the first `count`: plan devices are bound in the plan's order."""
+    def session(self, count: int, *, counted: bool) -> Session:
+        """A session with the first `count`: plan devices are bound in the plan's order.
+
+        What is `counted` has its link between daemons in the relay as well; where time is taken,
+        that link has no delay, and the relay would only slow it down.
+        """
         links: list[tuple[str | None, NodeLink]] = []
         try:
             for number, port in enumerate(self.ports[:count]):
-                endpoint = f"127.0.0.1:{self._wires.open(port, 'genie')}"
+                endpoint = f"127.0.0.1:{self._wires.open(port, _mode(counted))}"
                 credentials = Credentials(None, self._token(f"d{number}"))
-                links.append((None, _RelayedLink(endpoint, self._wires, credentials)))
+                links.append((None, _RelayedLink(endpoint, self._wires, credentials, counted)))
         except BaseException:
             for _, link in links:
                 link.close()
@@ -97,8 +101,11 @@ class Daemons(Closing):
 class _RelayedLink(RemoteLink):
     """A session with a daemon whose data connections are dialled through the relay as well."""
 
-    def __init__(self, endpoint: str, wires: Wires, credentials: Credentials) -> None:
+    def __init__(
+        self, endpoint: str, wires: Wires, credentials: Credentials, counted: bool
+    ) -> None:
         self._wires = wires
+        self._counted = counted
         self._between = False
         super().__init__(endpoint, hello(), credentials)
 
@@ -108,8 +115,18 @@ class _RelayedLink(RemoteLink):
         self._between = True  # whatever is dialled from now on, a daemon dials
 
     def _reachable(self, endpoint: str) -> str:
-        port = int(super()._reachable(endpoint).rpartition(":")[2])
-        return f"tcp://127.0.0.1:{self._wires.open(port, 'genie', between=self._between)}"
+        direct = super()._reachable(endpoint)
+        if self._between and not self._counted:
+            return direct
+        port = int(direct.rpartition(":")[2])
+        return (
+            f"tcp://127.0.0.1:{self._wires.open(port, _mode(self._counted), between=self._between)}"
+        )
+
+
+def _mode(counted: bool) -> str:
+    """Heartbeats of a session that times are no traffic of the one that is counted."""
+    return "genie" if counted else "timed"
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from genie.bench.report import Row, median_row
+from genie.bench.semantics._cases import Case
 from genie.bench.semantics._generation import Spoken
 from genie.bench.semantics._wires import Traffic
 
@@ -28,9 +29,14 @@ def traffic(label: str, spent: Mapping[str, Sequence[Traffic]]) -> Iterator[Row]
 
 
 def tokens(
-    label: str, spoken: Mapping[tuple[str, int], Sequence[Spoken]], trips: Sequence[int]
+    case: Case, spoken: Mapping[tuple[str, int], Sequence[Spoken]], trips: Sequence[int]
 ) -> Iterator[Row]:
-    """Milliseconds a token, (last - first) / (n - 1), here and where the daemon emitted them."""
+    """Milliseconds a token, (last - first) / (n - 1), here and where the daemon emitted them.
+
+    The workload's `latency_over_local` is that of one device, which is what a local run has; two
+    devices have a row of their own, because passing a token on between two costs time anywhere.
+    """
+    label = case.label
     daemon = {trip: [s.daemon_ms or 0.0 for s in spoken["genie", trip]] for trip in trips}
     client = {key: [s.token_ms or 0.0 for s in found] for key, found in spoken.items()}
     for (mode, trip), samples in client.items():
@@ -43,7 +49,9 @@ def tokens(
     for name, genie in (("", daemon), ("_client", here)):
         metric = f"latency_{last}ms_over_{first}ms{name}"
         yield _ratio(label, metric, genie[last], genie[first], f"{first} ms")
-        yield _ratio(label, f"latency_over_local{name}", genie[first], local, "local")
+        where = "" if case.devices == 1 else "/two-devices"
+        metric = f"latency_over_local{name}{where}"
+        yield _ratio(case.name, metric, genie[first], local, "local")
 
 
 def _ratio(

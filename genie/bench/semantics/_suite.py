@@ -20,7 +20,10 @@ from genie.bench.semantics._contest import MODES, REMOTE, Contest, Machines
 from genie.bench.semantics._generation import Dialogue, Spoken
 from genie.bench.semantics._wires import Traffic, Wires
 
-__all__ = ["FULL", "QUICK", "Scope", "measure", "semantics"]
+__all__ = ["FULL", "QUICK", "Scope", "measure", "one", "semantics"]
+
+Calls = Mapping[str, Callable[[], object]]
+"""Mode → one request."""
 
 CAUSAL = "causal"
 PREFILL, DECODE = "llm-prefill", "llm-decode"
@@ -32,21 +35,36 @@ class Scope:
 
     `round_trips` are in milliseconds, the first is what others are compared with; naive calls take
     so long that they have `naive` of the `rounds`, and `naive_tokens` where others time `tokens`.
-    Traffic is that of `counted` runs, for generation with `counted_tokens` tokens in every mode.
+    Traffic is that of `counted` runs (naive: of one, they do not differ), for generation with
+    `counted_tokens` tokens in every mode, and for what reaches Genie's client with `long` tokens.
     """
 
     round_trips: tuple[int, ...]
     rounds: int
     naive: int
     counted: int
+    long: int
     tokens: int
     naive_tokens: int
     counted_tokens: int
 
+    def runs(self, mode: str) -> int:
+        """How many runs of a mode are counted."""
+        return 1 if mode == "naive" else self.counted
 
-QUICK = Scope((0, 30), rounds=5, naive=1, counted=3, tokens=17, naive_tokens=2, counted_tokens=5)
+
+QUICK = Scope(
+    (0, 30), rounds=5, naive=1, counted=3, long=129, tokens=33, naive_tokens=2, counted_tokens=9
+)
 FULL = Scope(
-    (0, 1, 10, 30), rounds=11, naive=3, counted=5, tokens=65, naive_tokens=3, counted_tokens=17
+    (0, 1, 10, 30),
+    rounds=11,
+    naive=3,
+    counted=5,
+    long=193,
+    tokens=65,
+    naive_tokens=3,
+    counted_tokens=17,
 )
 
 
@@ -62,7 +80,7 @@ def measure(
 ) -> Iterator[Row | LeftOut]:
     """The suite within `scope`, for some workloads."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="genie-bench-") as folder, Machines(1) as machines:
+    with Machines(1) as machines:
         for name in workloads:
             if name == CAUSAL and find_spec("transformers") is None:
                 reason = "the model comes from transformers, which is not installed"
@@ -70,21 +88,28 @@ def measure(
                 continue
             model = Model(name)
             for count in devices:
-                _progress(f"{name}, {count} device{'s' * (count > 1)}")
-                case = Case.compile(name, count, Path(folder))
-                if name == CAUSAL:
-                    yield from _language(case, model, machines, scope)
-                    continue
-                with Contest(case, model, machines) as contest:
-                    yield from _requests(case.label, contest.run, machines, scope)
+                yield from one(model, count, machines, scope)
+
+
+def one(model: Model, devices: int, machines: Machines, scope: Scope) -> Iterator[Row]:
+    """The rows of one workload on one or two devices."""
+    _progress(f"{model.name}, {devices} device{'s' * (devices > 1)}")
+    with tempfile.TemporaryDirectory(prefix="genie-bench-") as folder:
+        case = Case.compile(model.name, devices, Path(folder))
+        if model.name == CAUSAL:
+            yield from _language(case, model, machines, scope)
+            return
+        with Contest(case, model, machines) as contest:
+            yield from _requests(case.label, contest.run, contest.counted, machines, scope)
 
 
 def _requests(
-    label: str, calls: Mapping[str, Callable[[], object]], machines: Machines, scope: Scope
+    label: str, calls: Calls, counted: Calls, machines: Machines, scope: Scope
 ) -> Iterator[Row]:
     """Rows of a workload whose unit is a request."""
     wires = machines.wires
-    yield from rows.traffic(label, {m: _counted(wires, m, calls[m], scope.counted) for m in REMOTE})
+    spent = {m: _counted(wires, m, counted[m], scope.runs(m)) for m in REMOTE}
+    yield from rows.traffic(label, spent)
     yield from _operations(label, machines, calls["blind"])
     found: dict[tuple[str, int], list[float]] = {}
     for mode, trip in _turns(scope, wires):
@@ -95,8 +120,11 @@ def _requests(
 
 def _language(case: Case, model: Model, machines: Machines, scope: Scope) -> Iterator[Row]:
     with Dialogue(case.named(PREFILL), model, machines, prompt=128) as dialogue:
-        calls = {mode: partial(dialogue.run[mode], 1) for mode in MODES}
-        yield from _requests(dialogue.case.label, calls, machines, scope)
+        calls, counted = (
+            {mode: partial(speak[mode], 1) for mode in MODES}
+            for speak in (dialogue.run, dialogue.counted)
+        )
+        yield from _requests(dialogue.case.label, calls, counted, machines, scope)
     with Dialogue(case.named(DECODE), model, machines, prompt=16) as dialogue:
         yield from _decode(dialogue, machines, scope)
 
@@ -104,22 +132,20 @@ def _language(case: Case, model: Model, machines: Machines, scope: Scope) -> Ite
 def _decode(dialogue: Dialogue, machines: Machines, scope: Scope) -> Iterator[Row]:
     """Rows of generation, whose unit is a token after the first."""
     label, wires = dialogue.case.label, machines.wires
-    spent = {}
-    for mode in REMOTE:
-        count = scope.counted_tokens
-        first, every = (
-            _counted(wires, mode, partial(dialogue.run[mode], n), scope.counted) for n in (1, count)
-        )
-        spent[mode] = [(a - b).each(count - 1) for a, b in zip(every, first, strict=True)]
+    spent = {
+        mode: _each(wires, mode, dialogue.counted[mode], scope.counted_tokens, scope.runs(mode))
+        for mode in REMOTE
+    }
     yield from rows.traffic(label, spent)
-    received = [float(run.received) for run in spent["genie"]]
+    spoken = _each(wires, "genie", dialogue.counted["genie"], scope.long, scope.counted)
+    received = [float(run.received) for run in spoken]
     yield median_row(label, "bytes_per_token_to_client/genie", "B", received)
     yield from _operations(label, machines, partial(dialogue.run["blind"], 2))
     found: dict[tuple[str, int], list[Spoken]] = {}
     for mode, trip in _turns(scope, wires):
         count = scope.naive_tokens if mode == "naive" else scope.tokens
         found.setdefault((mode, trip), []).append(dialogue.run[mode](count))
-    yield from rows.tokens(label, found, scope.round_trips)
+    yield from rows.tokens(dialogue.case, found, scope.round_trips)
 
 
 def _turns(scope: Scope, wires: Wires) -> Iterator[tuple[str, int]]:
@@ -145,6 +171,14 @@ def _counted(wires: Wires, mode: str, run: Callable[[], object], times: int) -> 
         found.append(after - before)
         before = after
     return found
+
+
+def _each(
+    wires: Wires, mode: str, speak: Callable[[int], object], count: int, times: int
+) -> list[Traffic]:
+    """What each token after the first moves: `count` tokens less one token, by their number."""
+    first, every = (_counted(wires, mode, partial(speak, n), times) for n in (1, count))
+    return [(a - b).each(count - 1) for a, b in zip(every, first, strict=True)]
 
 
 def _operations(label: str, machines: Machines, run: Callable[[], object]) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,11 +51,17 @@ def adapt(model: nn.Module) -> CachedModel | None:
     parameters = inspect.signature(model.forward).parameters
     if "cache" in parameters and parameters["cache"].default is None:
         return Own(model)
-    if "past_key_values" in parameters and "use_cache" in parameters:
+    if "past_key_values" in parameters and "use_cache" in parameters and _is_transformers(model):
         from genie.capture.llm.transformers import Transformers
 
         return Transformers(model)
     return None
+
+
+def _is_transformers(model: nn.Module) -> bool:
+    """Whether its library has been imported, and the module is one of it."""
+    library = sys.modules.get("transformers")
+    return library is not None and isinstance(model, library.PreTrainedModel)
 
 
 class Own:

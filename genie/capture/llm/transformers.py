@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
+from transformers.integrations import sdpa_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 
 from genie.capture.llm.models import Tokens, logits_of, special
@@ -57,7 +58,7 @@ class Transformers:
         given = self._given(
             use_cache=True, past_key_values=_Cache(store), position_ids=store.positions
         )
-        with _quiet(), _masks(store), _last(self.model, store):
+        with _quiet(), _masks(store), _last(self.model, store), _grouped():
             return logits_of(self.forward(tokens, **given))
 
     def _given(self, **arguments: Any) -> dict[str, Any]:
@@ -184,6 +185,25 @@ def _last(model: nn.Module, store: Store) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def _grouped() -> Iterator[None]:
+    """Let one token's queries share their group's keys, as they do in eager decoding.
+
+    While a compiler looks on, the library writes the keys and values out for each query head: with
+    a whole cache of them that would be most of what a token costs.
+    """
+    name = "is_torchdynamo_compiling"
+    before = getattr(sdpa_attention, name, None)
+    if before is None:
+        yield
+        return
+    setattr(sdpa_attention, name, lambda: False)
+    try:
+        yield
+    finally:
+        setattr(sdpa_attention, name, before)
 
 
 @contextmanager

@@ -40,12 +40,12 @@ def _version(plan: ExecutionPlan, dims: Mapping[str, frozenset[str]]) -> Iterato
         "loops": bool(plan.loops),
         "dimensions that only some entry points use": len(set(dims.values())) > 1,
     }
+    what = " and ".join(what for what, used in news.items() if used)
     for key in ("format_version", "min_reader"):
         said = getattr(plan, key)
-        for what in (what for what, used in news.items() if used):
-            if not at_least(said, STATE_VERSION):
-                message = f"the plan has {what}, of format {STATE_VERSION}, and says {said}"
-                yield problem("GEN0327", key, message)
+        if what and not at_least(said, STATE_VERSION):
+            message = f"the plan has {what}, of format {STATE_VERSION}, and says {said}"
+            yield problem("GEN0327", key, message)
 
 
 def _used(plan: ExecutionPlan, dims: Mapping[str, frozenset[str]]) -> Iterator[GenieError]:

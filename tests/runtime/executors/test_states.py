@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,14 @@ import pytest
 import torch
 from syrupy.assertion import SnapshotAssertion
 
+from genie_runtime.executors import state as states
 from genie_runtime.executors.inprocess import InProcessExecutor
+from genie_runtime.executors.schedule import Form
+from genie_runtime.executors.state import StateTable
 from genie_runtime.ports import DeviceSpec, Failed, StateUse
 from genie_runtime.supervisor import WorkerExecutor
 from genie_schemas import writer
+from genie_schemas.errors import GenieError
 from tests import tiny_lm
 from tests.runtime.executors.conftest import MakeExecutor
 from tests.runtime.executors.generating import Station, close, dims_of
@@ -255,6 +260,57 @@ def test_kept_state_counts_as_resident(tmp_path: Path) -> None:
     station.prefill(inputs, kept(0, "k9"))
     executor.close(30)
     station.pool.close()
+
+
+FORMS = {"s": Form.of("f32[4]", {})}
+KEY = ("session/chat", "sha256:plan", "d0")
+
+
+def test_one_state_serves_one_run_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    table = StateTable()
+
+    def cancelled() -> None:
+        raise GenieError("GEN0415", "the run was cancelled")
+
+    with table.use(KEY, kept(0), FORMS, lambda: None) as first:
+        with pytest.raises(GenieError) as caught, table.use(KEY, kept(1), FORMS, cancelled):
+            pass
+        assert caught.value.code == "GEN0415"
+        monkeypatch.setattr(states, "_PATIENCE", 0.05)
+        with pytest.raises(GenieError) as caught, table.use(KEY, kept(1), FORMS, lambda: None):
+            pass
+        assert str(caught.value) == snapshot
+        first.commit()
+    monkeypatch.undo()
+    held, done = threading.Event(), threading.Event()
+
+    def run() -> None:
+        with table.use(KEY, kept(1), FORMS, lambda: None) as lease:
+            held.set()
+            assert done.wait(WAIT)
+            lease.commit()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert held.wait(WAIT)
+    threading.Timer(0.1, done.set).start()
+    with table.use(KEY, kept(2), FORMS, lambda: None) as last:  # waits, then finds version 2
+        assert not last.fresh
+    thread.join(WAIT)
+    assert table.nbytes == 16
+
+
+def test_state_that_is_freed_in_use_goes_with_its_run() -> None:
+    table = StateTable()
+    with table.use(KEY, kept(0), FORMS, lambda: None) as lease:
+        table.free(lambda key: key[0] == "session/chat")
+        assert table.nbytes == 16
+        lease.commit()
+    assert table.nbytes == 0
+    assert table.take_gone() == [lease.uid]
+    assert table.take_gone() == []
 
 
 def test_another_session_knows_the_plan_but_not_the_state(rig: Rig, tmp_path: Path) -> None:
