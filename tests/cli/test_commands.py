@@ -92,7 +92,7 @@ def test_invalid_spec(genie: Run) -> None:
 
 
 def test_errors_as_json_leave_stdout_parseable(genie: Run) -> None:
-    Path("bad.yaml").write_text("genie: 1\nname: x\nnmae: y\n")
+    Path("bad.yaml").write_text("genie: 1\nmodel: {}\nport: 7\n")
     result = genie("validate", "bad.yaml", "--json")
     body = json.loads(result.out)
     assert result.code == 4

@@ -144,7 +144,6 @@ def test_verify_a_plan_without_its_weights(genie: Run) -> None:
 
 
 def test_verify_a_plan_that_needs_another_version(genie: Run) -> None:
-    assert genie("plan", "verify", EVERY).code == 8
     newer = Path(ONE).read_text().replace('"min_reader": "1.0"', '"min_reader": "9.0"')
     Path("newer.json").write_text(newer)
     result = genie("plan", "verify", "newer.json")

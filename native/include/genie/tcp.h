@@ -85,7 +85,6 @@ class TcpStream {
   std::byte* place_ = nullptr;    // of the payload's first byte
   std::uint64_t generation_ = 0;  // of the link, when it gave the place
   std::size_t left_ = 0;
-  int low_water_ = 1;
   bool sound_ = true;
   bool readable_ = true;
   bool parked_ = false;

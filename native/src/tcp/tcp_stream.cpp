@@ -20,7 +20,6 @@ constexpr std::size_t kStage = 64u << 10;
 constexpr std::size_t kSmall = 8u << 10;   // payloads that are copied rather than gathered
 constexpr std::size_t kBatch = 64u << 10;  // of own bytes, beside one sealed chunk
 constexpr std::size_t kGather = 64;
-constexpr std::size_t kWorth = 128u << 10;
 constexpr std::size_t kPull = 256u << 10;  // received at once: summed while it is in the cache
 
 std::string describe(int error) {
@@ -71,11 +70,6 @@ void TcpStream::greet(const std::string& greeting) {
 }
 
 short TcpStream::interest() {
-  // In the middle of a payload fewer, larger pieces are worth waking up for.
-  const int low = state_ == State::Payload ? static_cast<int>(std::min(left_, kWorth)) : 1;
-  if (low != low_water_ && ::setsockopt(fd_, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low) == 0) {
-    low_water_ = low;
-  }
   return static_cast<short>((state_ == State::Parked ? 0 : POLLIN) | (blocked_ ? POLLOUT : 0));
 }
 
