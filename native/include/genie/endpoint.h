@@ -118,8 +118,9 @@ class Endpoint {
   std::atomic<bool> held_{false};
   std::atomic<bool> spins_{false};
   bool ended_ = false;
-  bool leased_ = false;  // drivers come and go; the peer need not ring
-  bool dozing_ = false;  // one of them sleeps until the peer rings
+  bool leased_ = false;   // drivers come and go; the peer need not ring
+  bool dozing_ = false;   // one of them sleeps until the peer rings
+  bool stirred_ = false;  // the thread had a turn meanwhile, of which that one knows nothing
   std::int64_t heard_ = 0;
   std::int64_t spoke_ = 0;
   std::int64_t alarm_ = 0;             // 0: none

@@ -61,6 +61,7 @@ bool Endpoint::doze(std::int64_t limit_ns) {
     const Entry entry(*this);
     if (ended_ || closing_ || held_ || wire_ == nullptr || !leased_ || dozing_) return false;
     dozing_ = true;
+    stirred_ = false;
     idle = wire_->arm(link_);
     count += wire_->watch(&watched[1]);
   }
@@ -73,6 +74,7 @@ bool Endpoint::doze(std::int64_t limit_ns) {
   {
     const Entry entry(*this);
     dozing_ = false;
+    stirred_ = false;
     if (wire_ != nullptr) {
       if (found > 0) wire_->ready(&watched[1], count - 1);
       wire_->disarm();
@@ -106,11 +108,13 @@ bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
   const std::int64_t begun = now_ns();
   std::int64_t worked = begun;
   std::int64_t now = begun;
+  bool disturbed = false;  // turns of which a sleeper knows nothing
   const auto done = [&] { return events_.urgent() || (events_.pending() && now - begun >= kNews); };
   while (!done() && events_.interrupts() == interrupts_seen_) {
     bool progress = false;
     if (waiting_.load(std::memory_order_relaxed) == 0 && lock_.try_lock()) {
       progress = turn();
+      disturbed = disturbed || (progress && dozing_);
       lock_.unlock();
     }
     now = now_ns();
@@ -126,6 +130,7 @@ bool Endpoint::spin(std::vector<Event>& out, std::int64_t deadline) {
       ::sched_yield();
     }
   }
+  if (disturbed) nudge();
   const bool taken = events_.take(out);
   events_.watched(false);
   lease_until_.store(now + kLease);
@@ -141,6 +146,8 @@ void Endpoint::run() {
   while (!ended_) {
     const bool progress = turn();
     if (ended_) break;
+    // What was posted meanwhile may wait for room, for which the sleeper does not watch.
+    stirred_ = dozing_;
     const std::int64_t now = now_ns();
     if (leased_ && !dozing_ && drivers_.load() == 0 && now >= lease_until_.load()) {
       leased_ = false;
@@ -174,7 +181,7 @@ void Endpoint::sleep(std::unique_lock<std::mutex>& hold) {
   bool idle = halted || !posted_.load();
   if (closing_ && !halted) idle = false;
   if (wire_ != nullptr && !halted) {
-    if (!leased_) {
+    if (!leased_ || stirred_) {
       idle = wire_->arm(link_) && idle;
       // Else the drivers look: a descriptor that is waited on would cost each of its wake-ups.
       count += wire_->watch(&watched[1]);
