@@ -138,6 +138,8 @@ def test_operators_know_the_module_that_they_belong_to() -> None:
 def test_errors_of_the_program_are_torchs_own() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
         torch.ones(2, 3, device="genie") @ torch.ones(4, 5, device="genie")
+    with pytest.raises(RuntimeError, match="must match the size of tensor"):
+        torch.ones(3, device="genie").copy_(torch.ones(4, device="genie"))
 
 
 def test_an_operator_that_fails_there_names_the_line_that_waited_for_it() -> None:

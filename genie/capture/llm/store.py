@@ -7,6 +7,8 @@ transformers models works on the same interface.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ Buffers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each dtype[batch, kv_heads, max_cache_len, head_dim]."""
 
 
-class Store:
+class Store(ABC):
     """The cache in one call of the forward.
 
     `positions` is i64[batch, tokens]: the place of each given token in its sequence.
@@ -28,12 +30,12 @@ class Store:
     layers: int
     """How many layers are known to keep something."""
 
+    @abstractmethod
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the new tokens' keys and values; return those to attend to.
 
         All are dtype[batch, kv_heads, tokens, head_dim]; `layer` counts from 0.
         """
-        raise NotImplementedError
 
     def mask(self, window: int | None = None) -> Tensor:
         """bool[batch, 1, tokens, keys]: True where a token may attend to a key.
@@ -45,12 +47,12 @@ class Store:
         allowed = keys <= queries
         return allowed if window is None else allowed & (keys > queries - window)
 
+    @abstractmethod
     def last(self, hidden: Tensor) -> Tensor:
         """dtype[batch, tokens, width] → [batch, 1, width]: each row's last real token.
 
         Called before the output layer, so that it computes one row of logits a sequence.
         """
-        raise NotImplementedError
 
 
 class Prefill(Store):

@@ -21,6 +21,7 @@ from transformers.cache_utils import CacheLayerMixin
 from transformers.integrations import sdpa_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 
+from genie.capture.encode import Unsupported
 from genie.capture.llm.models import Tokens, logits_of, special
 from genie.capture.llm.store import Decode, Prefill, Store
 
@@ -144,7 +145,7 @@ def _mask_maker(store: Store, *, additive: bool) -> Callable[..., Tensor | None]
         **others: Any,
     ) -> Tensor | None:
         if use_vmap:
-            raise NotImplementedError("the model combines its causal mask with another one")
+            raise Unsupported("the model combines its causal mask with another one")
         # A mask over padding, that some models make for themselves, says nothing: none was given.
         causal = mask_function is causal_mask_function
         if causal and allow_is_causal_skip and not additive and isinstance(store, Prefill):

@@ -71,28 +71,23 @@ def call(name: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     _check_devices(op, values)
     if op.not_tensors:
         return _host(op, "it returns something other than tensors", values)
-    entry = SHAPES.find(op, values)
-    if entry.reason:
-        return _host(op, entry.reason, values)
-    with LOCK:
-        made = TRACE.record(entry, values)
-        long = TRACE.ops >= LONG
-    if long:
+    made = record(op, values)
+    if TRACE.ops >= LONG:
         STATE.to.flush()
     return made
 
 
 def record(op: Operator, values: Sequence[Any]) -> Any:
-    """Append a call of our own making. Raises NotImplementedError where the device cannot do it."""
+    """Append a call to the trace; the host runs what no plan can hold."""
     entry = SHAPES.find(op, values)
     if entry.reason:
-        raise NotImplementedError(entry.reason)
+        return _host(op, entry.reason, values)
     with LOCK:
         return TRACE.record(entry, values)
 
 
-def _host(op: Operator, why: str, values: list[Any]) -> Any:
-    results = STATE.to.host(op.name, why, values)
+def _host(op: Operator, why: str, values: Sequence[Any]) -> Any:
+    results = STATE.to.host(op.name, why, list(values))
     if len(results) != op.returns:
         raise RuntimeError(f"{op.name} returned {len(results)} values on the host")
     return results[0] if op.returns == 1 else results or None

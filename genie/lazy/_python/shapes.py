@@ -34,6 +34,10 @@ _PLAIN = (int, str, torch.dtype, torch.layout, torch.memory_format)
 _below = torch._C._AutoDispatchBelowADInplaceOrView
 
 
+class Unrecordable(Exception):
+    """What no plan can hold; the text says why."""
+
+
 class Shapes:
     """The entries of a process."""
 
@@ -44,7 +48,10 @@ class Shapes:
 
     def find(self, op: Operator, values: Sequence[Any]) -> Entry:
         """The entry of a call, made at the first one with these layouts and literals."""
-        key = _key(op, values)
+        try:
+            key = _key(op, values)
+        except Unrecordable as error:
+            return Entry(op.name, reason=str(error))
         with LOCK:
             found = self._cache.get(key)
             if found is not None:
@@ -108,7 +115,7 @@ def _word(value: Any, storages: dict[int, int]) -> Any:
         return complex, struct.pack("<2d", value.real, value.imag)
     if isinstance(value, torch.device):
         return torch.device, value.type
-    raise NotImplementedError(f"an argument of type {type(value).__name__}")
+    raise Unrecordable(f"no plan holds an argument of type {type(value).__name__}")
 
 
 class _Metas:
@@ -206,7 +213,7 @@ def _result(out: Tensor | None, flat: Sequence[Tensor | None]) -> Result:
     if out is None:
         return Result(UNDEFINED, -1, Layout(torch.uint8, (0,), (1,)))
     if out.layout is not torch.strided:
-        raise NotImplementedError("a result that is not strided")
+        raise Unrecordable("it is not strided")
     layout = layout_of(out)
     for place, tensor in enumerate(flat):
         if out is tensor:
