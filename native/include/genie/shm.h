@@ -63,6 +63,7 @@ class ShmWire final : public Wire {
   Verdict take(Link& link, const Descriptor& descriptor, Turn& turn);
   void put(const Frame& frame, Turn& turn);
   const Shared* shared_source(const Frame& frame) const;
+  void heard_bell();
   void signal();
 
   int fd_;

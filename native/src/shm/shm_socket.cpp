@@ -58,7 +58,10 @@ void ShmWire::read_socket(Turn& turn) {
       pending_fd_ = received;
     }
     const auto count = static_cast<std::size_t>(got);
-    if (pending_.empty() && bytes[0] == kBell) continue;
+    if (pending_.empty() && bytes[0] == kBell) {
+      heard_bell();
+      continue;
+    }
     pending_.append(bytes.data(), count);
     if (pending_[0] != kMemory) {
       turn.end(631, "the peer broke the protocol: an unknown message on the socket");
@@ -153,6 +156,15 @@ bool ShmWire::send_descriptor(const std::string& text, int descriptor, Turn& tur
   // Stream sockets of this family take so few bytes whole or not at all.
   turn.sent = true;
   return true;
+}
+
+// The peer rings once for each time that a thread here sleeps. Who heard the bell need not be the
+// sleeper, which then sleeps on: the peer must know that the next message needs a bell again. What
+// came in between is in the ring, where the caller looks after this.
+void ShmWire::heard_bell() {
+  if (!armed_) return;
+  auto& sleeping = out_->control().sleeping;
+  sleeping.store(sleeping.load(std::memory_order_relaxed) + 2);
 }
 
 // Rings when the peer has said that it sleeps, once for each time it does.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from genie_transport import Limits, Priority, TransferManager
+from genie_transport import DMAHandle, Limits, Priority, TransferManager
 from tests.transport.support import SMALL, WAIT, code_of, eventually, held, record
 
 Pair = tuple[TransferManager, TransferManager]
@@ -118,6 +119,37 @@ def test_arrivals_are_handed_out_once_each(make_pair: Callable[..., Pair]) -> No
     early = b.arrival(dst)  # it came before it was asked for
     assert early.done()
     assert not b.arrival(dst).done()
+
+
+def test_threads_that_wait_for_one_another_are_all_woken(make_pair: Callable[..., Pair]) -> None:
+    a, b = make_pair()
+    rounds = 200
+    ends: list[str] = []
+
+    def ask(mine: DMAHandle, source: DMAHandle, there: DMAHandle) -> None:
+        for _ in range(rounds):
+            answer = a.arrival(mine)
+            a.post(source, there).result(WAIT)
+            answer.result(WAIT)
+        ends.append("asked")
+
+    def answer(mine: DMAHandle, source: DMAHandle, there: DMAHandle) -> None:
+        for _ in range(rounds):
+            b.arrival(mine).result(WAIT)
+            b.post(source, there).result(WAIT)
+        ends.append("answered")
+
+    threads = []
+    for size in (64, 8192, 1 << 20):
+        mine, there = a.register(bytearray(size)), b.register(bytearray(size))
+        sources = a.register(bytes(size)), b.register(bytes(size))
+        for run, *given in ((ask, mine, sources[0], there), (answer, there, sources[1], mine)):
+            threads.append(threading.Thread(target=run, args=given))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert sorted(ends) == ["answered"] * 3 + ["asked"] * 3
 
 
 def test_cancelled_arrival_takes_nothing(make_pair: Callable[..., Pair]) -> None:
