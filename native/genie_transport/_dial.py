@@ -140,10 +140,10 @@ def transport_over(
     """The transport that the peers agreed on, over `sock`, which belongs to it from here on.
 
     So do `streams`, the connections beside a TLS connection, which `sock` is then closed for.
-    `ready` gets a transport over the connection itself before a byte of the peer's does.
+    `ready` gets the transport before the peer can reach it.
     """
     if accepted.wire is Wire.DPDK and ports is not None:
-        return _beside(sock, where, accepted, limits, ports, moved)
+        return _beside(sock, where, accepted, limits, ports, moved, ready)
     if accepted.wire is not Wire.STREAM:
         native = NativeTransport(accepted.wire, limits)
         ready(native)
@@ -170,6 +170,7 @@ def _beside(
     limits: Limits,
     ports: PortNotes,
     moved: Callable[[str], None],
+    ready: Callable[[Transport], None],
 ) -> Transport:
     """A session over a port, with `sock` beside it, and its successor over `sock`."""
     beneath = dataclasses.replace(
@@ -193,6 +194,7 @@ def _beside(
         patience=limits.stall_timeout,
         succeed=follow if accepted.fallback else None,
         moved=moved,
+        ready=ready,
     )
 
 

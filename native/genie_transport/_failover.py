@@ -75,8 +75,9 @@ class FailoverTransport:
         patience: float,
         succeed: Succeed | None = None,
         moved: Callable[[str], None] = lambda reason: None,
+        ready: Callable[[Transport], None] = lambda transport: None,
     ) -> None:
-        """`sock` belongs to the transport; `greeting` goes out on it first.
+        """`sock` belongs to the transport; `greeting` goes out on it first, after `ready(self)`.
 
         `succeed(sock, prepare)` makes the next transport, and calls prepare(transport) before it
         takes a byte from `sock`; None: the path was named, and none follows.
@@ -106,6 +107,7 @@ class FailoverTransport:
         self._thread = threading.Thread(
             target=self._run, name=f"genie-transfer-{path}-control", daemon=True
         )
+        ready(self)
         self._thread.start()
 
     # -- orders ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A transport that is chosen when its peer comes: what was asked for before is done then."""
+"""A transport that is chosen when its peer comes: what was asked for before is done first."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class LateTransport:
         self._expected = expected
         self._condition = threading.Condition()
         self._chosen: Transport | None = None
+        self._next: Transport | None = None
         self._regions: dict[bytes, Region] = {}
         self._posts: dict[int, Transfer] = {}
         self._epoch = 0
@@ -33,11 +34,15 @@ class LateTransport:
         """Its manager was dropped without an end: only the descriptor is left to give back."""
         self._end()
 
-    def begin(self, transport: Transport) -> bool:
-        """Go on with `transport`. False when one was chosen before, or none is wanted."""
+    def prepare(self, transport: Transport) -> None:
+        """Tell `transport` of every order, and of those to come; it has no peer yet.
+
+        A peer may use a handle as soon as it is connected. Whoever does not begin() with the
+        transport then gives it up().
+        """
         with self._condition:
             if self._chosen is not None or self._closing:
-                return False
+                return
             for region in self._regions.values():
                 transport.register(region)
             transport.fence(self._epoch)
@@ -45,7 +50,19 @@ class LateTransport:
                 transport.post(transfer)
             if self._alarm is not None:
                 transport.alarm(max(0.0, self._alarm - time.monotonic()))
-            self._chosen = transport
+            self._next = transport
+
+    def give_up(self) -> None:
+        """Its peer did not come to be: wait for the next one."""
+        with self._condition:
+            self._next = None
+
+    def begin(self) -> bool:
+        """Go on with the transport that was prepared. False: none is wanted any more."""
+        with self._condition:
+            if self._chosen is not None or self._next is None or self._closing:
+                return False
+            self._chosen, self._next = self._next, None
             os.eventfd_write(self._fd, 1)  # event loops turn to the transport's own descriptor
             self._regions, self._posts = {}, {}
             self._condition.notify_all()
@@ -159,10 +176,12 @@ class LateTransport:
         self._later(keep, lambda t: t.close())
 
     def _later(self, keep: Callable[[], object], act: Callable[[Transport], object]) -> None:
-        """Keep an order for begin(), or pass it on."""
+        """Keep an order until begin(), or pass it on."""
         with self._condition:
             if self._chosen is None:
                 keep()
+                if self._next is not None:
+                    act(self._next)
                 return
             chosen = self._chosen
         act(chosen)

@@ -333,16 +333,18 @@ class Listener(Closing):
                 session.limits,
                 session.ports,
                 moved,
+                ready=session.transport.prepare,
                 streams=streams,
             )
         except GenieError as error:
             _log.warning("%s: a peer cannot be served: %s", self.endpoint, error)
+            session.transport.give_up()
             stranger.sock.close()
             for stream in streams:
                 stream.close()
             return True
         session.decided(choice)
-        if not session.transport.begin(transport):
+        if not session.transport.begin():
             transport.close()  # its manager was closed meanwhile
             while not any(isinstance(event, Lost) for event in transport.poll(None)):
                 pass

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 
+import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from genie_transport import Listener, TransferManager, connect
+from genie_transport._late import LateTransport
 from tests.transport.support import KEY, WAIT, code_of, eventually, refused
 
 
@@ -36,6 +39,28 @@ def test_a_post_before_the_peer_is_sent_when_it_comes(listener: Listener) -> Non
         # The handle is not the client's, which shows that the post reached it.
         early = daemon.post(daemon.register(b"hello"), daemon.register(bytearray(5)))
         with connect(listener.endpoint, "s", KEY):
+            assert code_of(early) == "GEN0623"
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_a_handle_may_be_used_as_soon_as_its_user_is_connected(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, encrypt: bool
+) -> None:
+    # A listener that is held up when its peer knows already that it may begin.
+    begin = LateTransport.begin
+
+    def slow(self: LateTransport) -> bool:
+        time.sleep(0.2)
+        return begin(self)
+
+    monkeypatch.setattr(LateTransport, "begin", slow)
+    there = bytearray(5)
+    with listener.expect("s", KEY, encrypt=encrypt) as daemon:
+        dst = daemon.register(there)
+        early = daemon.post(daemon.register(b"early"), daemon.register(bytearray(5)))
+        with connect(listener.endpoint, "s", KEY, encrypt=encrypt) as client:
+            assert client.post(client.register(b"hello"), dst).result(WAIT) == 5
+            assert there == b"hello"
             assert code_of(early) == "GEN0623"
 
 
