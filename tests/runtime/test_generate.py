@@ -104,15 +104,19 @@ def test_a_token_costs_a_client_few_bytes(pair: Pair, plans: Callable[..., HandM
         inputs = padded([[9, 8, 7]])
         inputs.pop("lengths")
         session.generate(inputs, max_new_tokens=2)
-        few, many = (
-            session.generate(inputs, max_new_tokens=n).bytes["received"] for n in (2, CAPACITY - 3)
-        )
-        # Heartbeats of the longer run are in it, too.
-        assert CAPACITY - 5 <= many - few <= 64 * (CAPACITY - 5)
+        spent = []
+        for _ in range(4):
+            few, many = (
+                session.generate(inputs, max_new_tokens=n).bytes["received"]
+                for n in (2, CAPACITY - 3)
+            )
+            spent.append(many - few)
+        # Heartbeats of a run that was held up are in it, too.
+        assert CAPACITY - 5 <= min(spent) <= 64 * (CAPACITY - 5)
     after = status(pair[0].endpoint).telemetry
-    assert after["tokens"] - before["tokens"] == 2 + 2 + CAPACITY - 3
-    assert after["phase_prefill"] - before["phase_prefill"] == 3
-    assert after["phase_decode"] - before["phase_decode"] == 3
+    assert after["tokens"] - before["tokens"] == 2 + 4 * (2 + CAPACITY - 3)
+    assert after["phase_prefill"] - before["phase_prefill"] == 1 + 4 * 2
+    assert after["phase_decode"] - before["phase_decode"] == 1 + 4 * 2
     assert '"prefill -> decode"' in pair[0].log
 
 
