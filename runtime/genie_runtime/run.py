@@ -1,12 +1,16 @@
-"""One run on one node: from its inputs' arrival to its publication, in one thread.
+"""One run on one node: from its inputs' arrival to its publication.
 
 Everything that happens (an input arrived, an executor is ready to send, a peer verified what it
-got, somebody cancelled) is an event in the run's queue, and `drive` is the only one that acts on
-them: a run has no other lock. Every wait in it ends at the run's deadline at the latest.
+got, somebody cancelled) is an event. While the run executes, whoever brings one acts on it, on the
+run's strand: a value passes from device to device without a thread between. `drive` waits
+meanwhile, looks at the clock, and acts on events itself before and after: a run has no other lock.
+Every wait in it ends at the run's deadline at the latest.
 """
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import queue
 import threading
 import time
@@ -28,6 +32,7 @@ from genie_runtime.outputs import OutputRecord, StoredOutputs
 from genie_runtime.plans import InstalledPlan, concrete
 from genie_runtime.ports import Failed, Finished
 from genie_runtime.run_errors import late, transfer_failed
+from genie_runtime.strand import Strand
 from genie_runtime.telemetry import RetryBudget, Telemetry
 from genie_schemas.errors import GenieError, GenieErrors
 
@@ -39,6 +44,21 @@ QUIESCE = 180.0
 the middle of a long operator, when it ends; a worker that hangs is ended by its supervisor."""
 
 _TICK = 0.5
+
+
+class _Stage(enum.Enum):
+    """How far a run is, and the event on its strand that brings it there."""
+
+    PREPARED = enum.auto()
+    EXECUTING = enum.auto()
+    OVER = enum.auto()
+    """Its executors have ended well, or something went wrong: the rest is `drive`'s."""
+
+
+class _Look(enum.Enum):
+    """An event of `drive`'s: look at the clock."""
+
+    NOW = enum.auto()
 
 
 class Run(Execution):
@@ -62,7 +82,12 @@ class Run(Execution):
         keep: Callable[[Run], None] | None = None,
     ) -> None:
         """`keep` takes the outputs that stay on the node, once the run has come to a good end."""
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._stage = _Stage.PREPARED
+        self._early: list[Event] = []
+        self._failure: Exception | None = None
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        """What `drive` has to act on; None only wakes it."""
+        self._strand: Strand[Event | _Stage | _Look] = Strand(self._act)
         super().__init__(
             run_id,
             plan,
@@ -73,7 +98,7 @@ class Run(Execution):
             telemetry=telemetry,
             retries=retries,
             fence=fence,
-            put=self._events.put,
+            put=self._strand.put,
         )
         self._ledger = ledger
         self._acceptance = acceptance
@@ -161,24 +186,61 @@ class Run(Execution):
         return self.error
 
     def _execute(self) -> None:
-        for share in self.shares.values():
-            self._start_when_ready(share)
-        while not self._complete():
-            event = self._next()
-            if event is not None:
-                self._handle(event)
+        self._strand.put(_Stage.EXECUTING)
+        try:
+            while self._stage is not _Stage.OVER:
+                self._next()
+                self._strand.put(_Look.NOW)
+        finally:
+            self._strand.put(_Stage.OVER)
+        if self._failure is not None:
+            raise self._failure
+
+    def _act(self, event: Event | _Stage | _Look) -> None:
+        """On the strand: act on what happens while the run executes; the rest is `drive`'s."""
+        if isinstance(event, _Stage):
+            self._stage = event
+        if self._stage is _Stage.EXECUTING:
+            try:
+                self._carry_out(event)
+                if self._complete():
+                    self._stage = _Stage.OVER
+            except Exception as error:
+                self._failure = error
+                self._stage = _Stage.OVER
+            backing_off = any(s.state == "backoff" for s in self.shares.values())
+            if self._stage is _Stage.OVER or (backing_off and event is not _Look.NOW):
+                self._events.put(None)  # `drive` does not know how long to wait any more
+        elif isinstance(event, _Stage):
+            self._events.put(None)
+        elif isinstance(event, _Look):
+            return
+        elif self._stage is _Stage.PREPARED:
+            self._early.append(event)
+        else:
+            self._events.put(event)
+
+    def _carry_out(self, event: Event | _Stage | _Look) -> None:
+        if isinstance(event, _Stage):
+            for share in self.shares.values():
+                self._start_when_ready(share)
+            for early in self._early:
+                self._handle(early)
+        elif isinstance(event, _Look):
+            if time.monotonic() >= self.deadline:
+                raise late(self.run_id, self.shares)
             self._restart_due()
+        else:
+            self._handle(event)
 
     def _next(self) -> Event | None:
-        now = time.monotonic()
-        if now >= self.deadline:
-            raise late(self.run_id, self.shares)
+        """The next event that is for `drive`; None when there is none yet but time has passed."""
         waits = [s.restart_at for s in self.shares.values() if s.state == "backoff"]
+        now = time.monotonic()
         until = min([self.deadline, now + _TICK, *waits])
-        try:
+        with contextlib.suppress(queue.Empty):
             return self._events.get(timeout=max(until - now, 0.0005))
-        except queue.Empty:
-            return None
+        return None
 
     # -- publication and the end ------------------------------------------------------------
 
@@ -203,11 +265,10 @@ class Run(Execution):
 
     def _check_stopped(self) -> None:
         """Look for a stop that came with the last event: a fenced run must not publish."""
-        while True:
-            try:
-                self._handle(self._events.get_nowait())
-            except queue.Empty:
-                return
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            if event is not None:
+                self._handle(event)
 
     def _records(self) -> list[OutputRecord]:
         return [
@@ -231,6 +292,8 @@ class Run(Execution):
                     raise transfer_failed(value, KeyError("the client named no buffer"))
                 self._mail.post(client, source, handle, value, "prefill", self.deadline)
         while self._mail.pending:
+            if time.monotonic() >= self.deadline:
+                raise late(self.run_id, self.shares)
             event = self._next()
             if event is not None:
                 self._handle(event)
