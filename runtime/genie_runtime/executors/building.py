@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -105,7 +105,7 @@ class _Builder:
 
     def build(self, entry: EntryPoint) -> Schedule:
         by_id = {step.id: step for step in self.plan.steps}
-        mine = [by_id[i] for i in entry.steps if self._concerns(by_id[i])]
+        mine = self._eager([by_id[i] for i in entry.steps if self._concerns(by_id[i])])
         inputs = {i.name: self.form(i.name) for i in entry.inputs if i.device == self.device}
         self.inputs = frozenset(inputs)
         states = {}
@@ -143,6 +143,26 @@ class _Builder:
         if isinstance(step, TransferStep):
             return self.device in (step.src, step.dst)
         return step.device == self.device
+
+    def _eager(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps in order, but for sends, which follow what makes their value.
+
+        In the plan's order a send may stand behind computation that it has no part in, while the
+        other device waits for it. What it reads is written once; state is not, and stays.
+        """
+        found: list[Step] = []
+        for step in steps:
+            place = len(found)
+            if self._sends(step) and step.reads[0] not in self.plan.state:
+                while place and not _makes(found[place - 1], step.reads[0]):
+                    place -= 1
+                while place < len(found) and self._sends(found[place]):
+                    place += 1
+            found.insert(place, step)
+        return found
+
+    def _sends(self, step: Step) -> bool:
+        return isinstance(step, TransferStep) and step.src == self.device
 
     def constant(self, name: str, step: Step) -> torch.Tensor:
         if name not in self.constants:
@@ -221,3 +241,7 @@ class _Builder:
         self.live += sum(form.nbytes for _, form in result.writes)
         self.defined.update(step.writes)
         return result
+
+
+def _makes(step: Step, name: str) -> bool:
+    return isinstance(step, ComputeStep | TransferStep) and name in step.writes
