@@ -1,8 +1,9 @@
 """What supervisor and worker say to each other: framed strict JSON over a private socket.
 
 A frame is two big-endian 32-bit lengths, a JSON object of the first length and raw bytes of the
-second (a plan's text). Sizes are checked before anything is allocated. A frame that hands over an
-arena is followed by one byte that carries the descriptor. No torch here: both sides import it.
+second: a plan's text, or, where there is no object, a message of `brief`. Sizes are checked before
+anything is allocated. A frame that hands over an arena is followed by one byte that carries the
+descriptor. No torch here: both sides import it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from genie_runtime.executors.run_message import ROWS, Area, Int, Message, Run, Text, Token, area
+from genie_runtime.executors import brief
+from genie_runtime.executors.brief import Deliver, Told
+from genie_runtime.executors.run_message import Area, Int, Message, Run, Text, area
 from genie_runtime.ports import (
     DeviceSpec,
     ExecutorFacts,
     Failed,
     Finished,
-    Ready,
-    RunEvent,
     RunStats,
-    Sampled,
 )
 from genie_schemas import canonical
 from genie_schemas.errors import GenieError
@@ -43,6 +43,7 @@ __all__ = [
     "Reply",
     "Report",
     "Run",
+    "Told",
     "Uninstall",
     "UnmapArena",
     "area",
@@ -123,14 +124,6 @@ class Load(Message):
     constants: dict[Text, Area]
 
 
-class Deliver(Message):
-    """The bytes of an incoming transfer are there."""
-
-    kind: Literal["deliver"] = "deliver"
-    run_key: Text
-    step: Text
-
-
 class Cancel(Message):
     """End a run."""
 
@@ -145,7 +138,8 @@ class FreeState(Message):
     key: Text
 
 
-Command = MapArena | UnmapArena | Install | Uninstall | Load | Run | Deliver | Cancel | FreeState
+_Command = MapArena | UnmapArena | Install | Uninstall | Load | Run | Cancel | FreeState
+Command = _Command | Deliver
 
 # -- worker to supervisor ----------------------------------------------------------------------
 
@@ -211,29 +205,18 @@ class Reply(Message):
 
 
 class Event(Message):
-    """An event of a run: `step` for ready, `index` and `tokens` for sampled, `stats` for finished.
-
-    `stats` are in field order.
-    """
+    """The last event of a run: `stats`, in field order, for finished."""
 
     kind: Literal["event"] = "event"
     ticket: Int
-    what: Literal["ready", "sampled", "finished", "failed"]
-    step: str = ""
-    index: Int = 0
-    tokens: Annotated[list[Token], ROWS] = Field(default_factory=list)
+    what: Literal["finished", "failed"]
     stats: list[Int] = Field(default_factory=list, max_length=4)
     error: ErrorData | None = None
     retryable: bool = False
 
     @classmethod
-    def of(cls, ticket: int, event: RunEvent) -> Event:
+    def of(cls, ticket: int, event: Finished | Failed) -> Event:
         """The message for an event."""
-        if isinstance(event, Ready):
-            return cls(ticket=ticket, what="ready", step=event.step)
-        if isinstance(event, Sampled):
-            tokens = list(event.tokens)
-            return cls(ticket=ticket, what="sampled", index=event.index, tokens=tokens)
         if isinstance(event, Finished):
             s = event.stats
             stats = [s.compute_ns, s.wait_ns, s.peak_bytes, s.steps]
@@ -241,51 +224,57 @@ class Event(Message):
         error = ErrorData.of(event.error)
         return cls(ticket=ticket, what="failed", error=error, retryable=event.retryable)
 
-    def event(self) -> RunEvent:
+    def event(self) -> Finished | Failed:
         """The event that it carries. Raises GenieError GEN0454 when it carries none."""
-        if self.what == "ready":
-            return Ready(self.step)
-        if self.what == "sampled" and self.tokens:
-            return Sampled(self.index, tuple(self.tokens))
         if self.what == "finished" and len(self.stats) == 4:
             return Finished(RunStats(*self.stats))
         if self.what == "failed" and self.error is not None:
             return Failed(self.error.error(), self.retryable)
-        raise _broken(f"an event {self.what!r} without what belongs to it")
+        raise brief.broken(f"an event {self.what!r} without what belongs to it")
 
 
-Report = Hello | Reply | Event
+_Report = Hello | Reply | Event
+Report = _Report | Told
 
-_COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="kind")])
-_REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
+_COMMAND: TypeAdapter[_Command] = TypeAdapter(Annotated[_Command, Field(discriminator="kind")])
+_REPORT: TypeAdapter[_Report] = TypeAdapter(Annotated[_Report, Field(discriminator="kind")])
 
 
 def encode(message: Command | Report, blob: bytes = b"") -> bytes:
     """The frame of a message. Raises GenieError GEN0454 when it is larger than a receiver takes."""
+    if isinstance(message, Told | Deliver):
+        data = brief.encode(message)
+        if len(data) > REPORT_LIMIT or blob:
+            raise brief.broken(f"a brief message of {len(data)} bytes")
+        return HEADER.pack(0, len(data)) + data
     text = message.model_dump_json(exclude_defaults=False).encode()
-    limit = REPORT_LIMIT if isinstance(message, Report) else COMMAND_LIMIT
+    limit = REPORT_LIMIT if isinstance(message, _Report) else COMMAND_LIMIT
     if len(text) > limit or len(blob) > BLOB_LIMIT:
-        raise _broken(f"a message of {len(text)} and {len(blob)} bytes")
+        raise brief.broken(f"a message of {len(text)} and {len(blob)} bytes")
     return HEADER.pack(len(text), len(blob)) + text + blob
 
 
 def check_sizes(header: bytes, limit: int, blob_limit: int) -> tuple[int, int]:
     """The two lengths of a frame. Raises GenieError GEN0454 when one is beyond its limit."""
     text, blob = HEADER.unpack(header)
-    if text > limit or blob > blob_limit:
-        raise _broken(f"a frame announces {text} and {blob} bytes")
+    if text > limit or blob > (blob_limit if text else REPORT_LIMIT):
+        raise brief.broken(f"a frame announces {text} and {blob} bytes")
     return text, blob
 
 
-def parse_command(text: bytes) -> Command:
-    """Read a command. Raises GenieError GEN0454."""
-    found: Command = _parse(_COMMAND, text)
+def parse_command(text: bytes, blob: bytes = b"") -> Command:
+    """Read a command: a frame's text, or its bytes when it has none. Raises GenieError GEN0454."""
+    if not text:
+        return brief.parse_command(blob)
+    found: _Command = _parse(_COMMAND, text)
     return found
 
 
-def parse_report(text: bytes) -> Report:
-    """Read a report. Raises GenieError GEN0454."""
-    found: Report = _parse(_REPORT, text)
+def parse_report(text: bytes, blob: bytes = b"") -> Report:
+    """Read a report: a frame's text, or its bytes when it has none. Raises GenieError GEN0454."""
+    if not text:
+        return brief.parse_report(blob)
+    found: _Report = _parse(_REPORT, text)
     return found
 
 
@@ -298,20 +287,11 @@ def _parse(adapter: TypeAdapter[Any], text: bytes) -> Any:
             return found
         return adapter.validate_python(canonical.loads(text.decode("utf-8")))
     except (canonical.StrictJsonError, UnicodeDecodeError, ValidationError) as error:
-        raise _broken(str(error)[:300]) from None
-
-
-def _broken(cause: str) -> GenieError:
-    return GenieError(
-        "GEN0454",
-        "an executor and its supervisor do not understand each other",
-        cause=cause,
-        remedy="both must come from one installation of Genie",
-    )
+        raise brief.broken(str(error)[:300]) from None
 
 
 class FrameDecoder:
-    """Reports out of a byte stream that comes in pieces; frames here carry no raw bytes."""
+    """Reports out of a byte stream that comes in pieces; frames have an object or bytes here."""
 
     def __init__(self, limit: int = REPORT_LIMIT) -> None:
         self._limit = limit
@@ -322,10 +302,12 @@ class FrameDecoder:
         self._data += data
         found = []
         while len(self._data) >= HEADER.size:
-            size, _ = check_sizes(bytes(self._data[: HEADER.size]), self._limit, 0)
-            end = HEADER.size + size
+            size, extra = check_sizes(bytes(self._data[: HEADER.size]), self._limit, 0)
+            middle = HEADER.size + size
+            end = middle + extra
             if len(self._data) < end:
                 break
-            found.append(parse_report(bytes(self._data[HEADER.size : end])))
+            text, blob = bytes(self._data[HEADER.size : middle]), bytes(self._data[middle:end])
+            found.append(parse_report(text, blob))
             del self._data[:end]
         return found

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from genie_runtime.generation import MAX_FORCED, MAX_ROWS
 from genie_runtime.ports import Generation, Region, RunRequest, StateUse
 
-__all__ = ["ROWS", "Area", "Int", "Message", "Run", "Text", "Token", "area"]
+__all__ = ["Area", "Int", "Message", "Run", "Text", "area"]
 
 Int = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Area = Annotated[list[Int], Field(min_length=3, max_length=3)]
 Text = Annotated[str, Field(max_length=1024)]
-Token = Annotated[int, Field(ge=-1, le=2**53 - 1)]
-ROWS = Field(max_length=MAX_ROWS)
+_Token = Annotated[int, Field(ge=-1, le=2**53 - 1)]
+_ROWS = Field(max_length=MAX_ROWS)
 Hex = Annotated[
     str, Field(pattern=r"^-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}$|^-?0x0\.0p\+0$", max_length=32)
 ]
@@ -57,7 +57,7 @@ class GenerationData(Message):
     top_k: Int
     top_p: Hex
     seed: Int
-    forced: Annotated[list[Annotated[list[Token], Field(max_length=MAX_FORCED)]], ROWS]
+    forced: Annotated[list[Annotated[list[_Token], Field(max_length=MAX_FORCED)]], _ROWS]
 
     @classmethod
     def of(cls, generation: Generation) -> GenerationData:

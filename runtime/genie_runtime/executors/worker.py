@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from genie_runtime.arena import Arena
 from genie_runtime.executors import messages
-from genie_runtime.ports import Region, RunEvent, RunRequest
+from genie_runtime.ports import Ready, Region, RunEvent, RunRequest, Sampled
 from genie_schemas import canonical
 from genie_schemas.errors import GenieError
 
@@ -57,10 +57,10 @@ class _Channel:
         if header is None:
             return None
         sizes = messages.check_sizes(header, messages.COMMAND_LIMIT, messages.BLOB_LIMIT)
-        text, blob = (self._exactly(size) for size in sizes)
+        text, blob = (self._exactly(size) if size else b"" for size in sizes)
         if text is None or blob is None:
             return None
-        return messages.parse_command(text), blob
+        return messages.parse_command(text, blob), blob
 
     def receive_fd(self) -> int:
         _, fds, _, _ = socket.recv_fds(self._socket, 1, 1, socket.MSG_CMSG_CLOEXEC)
@@ -152,10 +152,11 @@ class _Worker:
         self._recorder.tickets[id(request)] = command.ticket
 
         def report(event: RunEvent) -> None:
-            message = messages.Event.of(command.ticket, event)
-            if message.what in ("finished", "failed"):
-                self._recorder.tickets.pop(id(request), None)
-            self._channel.send(message)
+            if isinstance(event, Ready | Sampled):
+                self._channel.send(messages.Told(command.ticket, event))
+                return
+            self._recorder.tickets.pop(id(request), None)
+            self._channel.send(messages.Event.of(command.ticket, event))
             if self._executor.lost:
                 _end(70)  # nothing computes on this device again in this process
 

@@ -372,6 +372,8 @@ class WorkerExecutor:
                     call.done.set()
                 elif error is not None:
                     log.warning("the executor of %s: %s", self._spec.id, error)
+            case messages.Told():
+                self._event(worker, report.ticket, report.event)
             case messages.Event():
                 self._event(worker, report.ticket, report.event())
 
