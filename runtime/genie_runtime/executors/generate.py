@@ -12,8 +12,9 @@ of this turn have arrived and been copied out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -222,7 +223,10 @@ class Generator:
             self._tell_end(runner)
 
     def _lead(self, runner: StepRunner, scores: tuple[str, str]) -> None:
-        """Sample, report, feed; the last token is not fed."""
+        """Sample, feed, report; the last token is not fed.
+
+        Other devices wait for the token, so that they get it before it is reported.
+        """
         loop, wanted = self._loop, self._wanted
         sampler = Sampler(wanted)
         ended = [False] * loop.rows
@@ -230,22 +234,24 @@ class Generator:
         forced = max(map(len, wanted.forced), default=0)
         value = scores[0]
         for index in range(wanted.max_new_tokens):
+            report: Callable[[], None] | None = None
             if index < forced:
                 tokens = [row[index] if index < len(row) else -1 for row in wanted.forced]
             else:
                 with runner.holding(value, _SECONDS):
                     tokens = sampler.draw(runner.returned[value], index, ended)
-                self._run.emit(Sampled(index, tuple(tokens)))
+                report = partial(self._run.emit, Sampled(index, tuple(tokens)))
             for row, token in enumerate(tokens):
                 ended[row] = ended[row] or token in loop.sample.eos
-            if index == last:
-                return
-            if all(ended):
-                self._tell_end(runner)
+            if index == last or all(ended):
+                if report is not None:
+                    report()
+                if index != last:
+                    self._tell_end(runner)
                 return
             fed = [loop.sample.pad if token < 0 else token for token in tokens]
             runner.feed(loop.sample.token, torch.tensor(fed, device=self._device))
-            runner.run(loop.body)
+            runner.run(loop.body, report)
             value = scores[1]
 
     def _tell_end(self, runner: StepRunner) -> None:

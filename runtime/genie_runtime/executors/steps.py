@@ -99,8 +99,8 @@ class StepRunner:
         """Make a tensor of the device the value of an input from the next pass on."""
         self._inputs[name] = value
 
-    def run(self, schedule: Schedule) -> None:
-        """Run every step of a schedule in order.
+    def run(self, schedule: Schedule, sent: Callable[[], None] | None = None) -> None:
+        """Run every step of a schedule in order; call `sent` when what it begins with is sent.
 
         Raises GenieError (its place names the step), RunEnded when the watchdog reported the end.
         """
@@ -108,6 +108,9 @@ class StepRunner:
         self._values = {**self._inputs, **(self._state.tensors if self._state else {})}
         for step in schedule.steps:
             self._run.check()
+            if sent is not None and not isinstance(step, Send):
+                sent()
+                sent = None
             try:
                 self._step(step)
             except GenieError as error:
