@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 __all__ = ["Modules"]
@@ -31,6 +31,9 @@ class Modules:
             weakref.WeakKeyDictionary()
         )
         self._wrapped: Callable[..., Any] | None = None
+        self._known: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self.calls = 0
+        """Calls of whole models: by what no module called, and what has parameters."""
 
     def __call__(self, number: int) -> str:
         """The path of a module."""
@@ -52,6 +55,8 @@ class Modules:
             if stack:
                 number = tree.get(id(module), stack[-1])
             else:
+                if next(module.parameters(), None) is not None:
+                    self.calls += 1
                 tree = numbers_of(module)
                 number = tree[id(module)]
             stack.append(number)
@@ -63,6 +68,21 @@ class Modules:
                 say(stack[-1] if stack else 0)
 
         nn.Module.__call__ = noting  # type: ignore[method-assign]
+
+    def know(self, root: nn.Module) -> None:
+        """Count a module's tensors among those of `tensors`, whether it is called or not."""
+        self._known.add(root)
+
+    def tensors(self) -> Iterator[tuple[Tensor, str]]:
+        """Parameters, then buffers, of the modules that were called or moved and still exist.
+
+        Each with "parameter" or "buffer", as a graph's constants are.
+        """
+        roots = list(self._known)
+        for root in roots:
+            yield from ((tensor, "parameter") for tensor in root.parameters())
+        for root in roots:
+            yield from ((tensor, "buffer") for tensor in root.buffers())
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -78,6 +98,7 @@ class Modules:
         """The numbers of a module that nothing called, and of all within it, by `id`."""
         found = self._trees.get(root)
         if found is None:
+            self._known.add(root)
             found = self._trees[root] = {
                 id(child): self._number(path) for path, child in root.named_modules()
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import nn
 __all__ = ["install"]
 
 
-def install() -> None:
+def install(tell: Callable[[nn.Module], None]) -> None:
     """`model.to("genie")` moves parameters: they stay the same objects.
+
+    `tell` hears of every model that has been moved, to whatever device.
 
     torch puts new ones in the place of those whose `.data` cannot become a tensor of the other
     device, one for each module: parameters that two modules share would be two, and an optimiser
@@ -37,6 +40,7 @@ def install() -> None:
         finally:
             if outermost:
                 del moving.replaced
+                tell(self)
 
     nn.Module._apply = apply  # type: ignore[method-assign]
 

@@ -17,9 +17,10 @@ from genie.client import Session
 from genie.client.default import Target, default_target
 from genie.client.tensors import STORAGE, Tensor
 from genie.lazy._counters import COUNTERS, user_line, user_place
+from genie.lazy._history import History, Run
 from genie.lazy._layouts import Unsupported
 from genie.lazy._local import LocalProgram, local_program
-from genie.lazy._plan import LazyPlan, make_plan, whole_graph
+from genie.lazy._plan import LazyPlan, make_plan
 from genie.lazy._trace import Graph, Recorder, read_trace
 from genie_schemas.errors import GenieError
 from genie_schemas.messages import LazyCounters
@@ -75,7 +76,7 @@ class Runner:
         self._local: OrderedDict[bytes, LocalProgram | None] = OrderedDict()
         self._quiet_steps = 0
         self._last: tuple[LazyPlan, list[int], list[torch.Tensor]] | None = None
-        self._last_words = b""
+        self._history = History()
 
     # -- the session ------------------------------------------------------------------------
 
@@ -157,13 +158,17 @@ class Runner:
         return self._last
 
     def analysis(self) -> Analysis:
-        """What the last run's calls and values were for; raises GEN0426 when nothing has run."""
-        from genie.semantics.annotate import analyze
-        from genie.semantics.weights import weight_inputs
+        """What the last call of a model, or the last run, was for; GEN0426 when nothing has run."""
+        from genie.lazy._semantics import analysis
 
-        self.last()
-        graph = whole_graph(self._graph(self._last_words))
-        return analyze(graph, resident=weight_inputs(graph))
+        with self._lock:
+            self.flush()
+            self.last()
+            held: dict[int, str] = {}
+            for tensor, kind in self._modules.tensors():
+                held.setdefault(self._recorder.handle(tensor), kind)
+            held.pop(0, None)
+            return analysis(self._history.runs, held, self._literal)
 
     def repeat(self) -> None:
         """Make the last run once more and forget what it gives."""
@@ -222,7 +227,8 @@ class Runner:
             COUNTERS.add("graph_ops", taken.ops)
             COUNTERS.totals["last_graph_ops"] = taken.ops
             self._last = plan, taken.leaves, taken.hosts
-            self._last_words = taken.words
+            run = Run(taken.words, tuple(taken.leaves), tuple(handles))
+            self._history.add(self._modules.calls, run)
             found = self._execute(plan, taken.leaves, taken.hosts, handles, drop)
         except BaseException:
             taken.settle([])
@@ -267,6 +273,10 @@ class Runner:
                 user_place(),
                 remedy="move this part of the program to the CPU",
             ) from None
+
+    def _literal(self, words: bytes) -> Graph:
+        numbers = array.array("I", words).tolist()
+        return read_trace(numbers, self._describe, self._modules, literal=True)
 
     def _execute(
         self,

@@ -87,7 +87,7 @@ device.start(lambda: _HOST.generator, _RUNNER.flush)
 _RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
 _RECORDER.register_operators()
 _MODULES.install()
-_moves.install()
+_moves.install(_MODULES.know)
 register_optimizer_step_post_hook(_RUNNER.stepped)
 leave_at_exit(lambda: stats())
 
@@ -181,12 +181,12 @@ def reset_stats() -> None:
 
 
 def semantics() -> dict[str, Any]:
-    """What the last run was, by the same analysis as a compiled model's.
+    """What the last call of a model was, by the same analysis as a compiled model's.
 
     The workload with confidence and evidence, the phase, the notes of every call and value, the
-    components and what flows between them, as JSON values. A trace does not tell weights from
-    other inputs: those are weights that operators take as such. Raises GenieError GEN0426 when
-    nothing has run.
+    components and what flows between them, as JSON values. What waits runs first. Weights are the
+    parameters and buffers of modules that still exist; where there are none, the inputs that
+    operators take as such. Raises GenieError GEN0426 when nothing has run.
     """
     from genie.semantics.export import analysis_json
 

@@ -77,12 +77,22 @@ class Graph:
     fetched: list[Value] = field(default_factory=list)
 
 
-def read_trace(words: list[int], recorder: Recorder, modules: Callable[[int], str]) -> Graph:
+def read_trace(
+    words: list[int],
+    recorder: Recorder,
+    modules: Callable[[int], str],
+    *,
+    literal: bool = False,
+) -> Graph:
     """The graph of a trace. Raises Unsupported for what no plan can hold.
 
     A program may write only to what it created. So a leaf whose memory is written, or may be as far
-    as the operators' schemas tell, is cloned first: the clone takes the leaf's place.
+    as the operators' schemas tell, is cloned first: the clone takes the leaf's place. A `literal`
+    graph is for reading, not for running: nothing is in it that the program did not ask for, and
+    what is kept and fetched are the values themselves.
     """
+    if literal:
+        return _Reader(words, recorder, modules, set(), literal=True).read()
     cloned: set[int] = set()
     while True:
         reader = _Reader(words, recorder, modules, cloned)
@@ -99,11 +109,14 @@ class _Reader:
         recorder: Recorder,
         modules: Callable[[int], str],
         cloned: set[int],
+        *,
+        literal: bool = False,
     ) -> None:
         self.words = words
         self.recorder = recorder
         self.modules = modules
         self.cloned = cloned
+        self.literal = literal
         self.must_clone: set[int] = set()
         self.graph = Graph()
         self.values: list[Value | None] = []
@@ -164,6 +177,9 @@ class _Reader:
         value = self.values[number]
         if value is None:
             raise Unsupported("an output that is no tensor")
+        if self.literal:
+            (self.graph.kept if keep else self.graph.fetched).append(value)
+            return
         text = type_text(layout, row_major=not keep)
         foreign = any(value is leaf for leaf in (*self.graph.leaves, *self.graph.hosts))
         if foreign or value.name in self.outputs or value.type != text:
@@ -210,7 +226,7 @@ class _Reader:
             value = self.values[place]
             if value is not None:
                 self.values[place] = self.clone(value, straight=layout)
-        if call.op in _STATISTICS:
+        if call.op in _STATISTICS and not self.literal:
             training = _STATISTICS[call.op]
             self.statistics(call, first, training is None or positional[training] is True)
 
@@ -274,7 +290,7 @@ class _Reader:
             value = self.value(f"v{number}", type_text(layout), storage)
             results.append(value)
             self.values.append(value)
-            if compact:
+            if compact and not self.literal:
                 later.append((number, layout))
         return results, later
 

@@ -71,8 +71,13 @@ LAYOUT = _words(
 """Operators that move elements and compute none."""
 
 
+_SPELLED = dict.fromkeys(("_unsafe_view", "_reshape_alias"), "view")
+"""What torch's composed operators ask for → what programs call it."""
+
+
 def base_name(op: str) -> str:
     """`linear` of `aten.linear.default`, `add` of `aten.add_.Tensor`."""
     parts = op.split(".")
     name = parts[1] if len(parts) > 1 else parts[0]
-    return name.rstrip("_") if not name.endswith("__") else name
+    name = name.rstrip("_") if not name.endswith("__") else name
+    return _SPELLED.get(name, name)

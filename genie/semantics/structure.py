@@ -218,13 +218,21 @@ class _Builder:
         return Call(
             number,
             node.op,
-            base_name(node.op),
+            self.spelled(node),
             tuple(rename(a, self.names) for a in node.args),
             tuple((k, rename(a, self.names)) for k, a in node.kwargs),
             reads,
             tuple(self.numbers[name] for name in node.writes()),
             tuple(self.numbers[name] for name in mutated(node)),
         )
+
+    def spelled(self, node: Node) -> str:
+        """The operator's name; of the general convolution, that of its kind and dimensions."""
+        name = base_name(node.op)
+        if name != "convolution" or not isinstance(node.args[1], Ref):
+            return name
+        spatial = len(parse_type(self.graph.table[node.args[1].name].type).shape) - 2
+        return f"conv_transpose{spatial}d" if node.args[6] is True else f"conv{spatial}d"
 
     def tensor(self, value: Value, written: set[int]) -> Tensor:
         kind = parse_type(value.type)

@@ -14,7 +14,7 @@ from torch import Tensor
 from genie.lazy._python import device, operators
 from genie.lazy._python import tensor as lazy
 from genie.lazy._python.recorder import SHAPES, STATE, TRACE, Callbacks
-from genie.lazy._python.tensor import LOCK, store_of
+from genie.lazy._python.tensor import LOCK, is_lazy, store_of
 from genie.lazy._python.trace import Taken
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "client_bytes",
     "counts",
     "describe",
+    "handle",
     "idle",
     "layout",
     "peek",
@@ -108,6 +109,12 @@ def counts() -> dict[str, int]:
 def trace_bytes() -> int:
     """Bytes that the trace takes."""
     return TRACE.nbytes()
+
+
+def handle(tensor: Tensor) -> int:
+    """Under which number the device keeps a tensor's memory; 0 where it does not."""
+    with LOCK:
+        return store_of(tensor).handle if is_lazy(tensor) else 0
 
 
 def client_bytes(tensor: Tensor) -> int:

@@ -149,6 +149,10 @@ PYBIND11_MODULE(_lazy, m) {
     return found;
   });
   m.def("chain", &chain);
+  m.def("handle", [](const at::Tensor& tensor) {
+    const Hold hold;
+    return is_lazy(tensor) ? store_of(tensor).handle : uint64_t{0};
+  });
   m.def("client_bytes", [](const at::Tensor& tensor) {
     const Store& store = store_of(tensor);
     return store.host.defined() ? store.host.nbytes() : size_t{0};
