@@ -16,7 +16,8 @@ from genie.lazy._python.recorder import STATE, call
 __all__ = ["register_device", "register_operators"]
 
 _KEY = "PrivateUse1"
-_WHOLE = ("aten.linear.default", "aten.scaled_dot_product_attention.default")
+_RECURRENT = ("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
+_WHOLE = ("aten.linear.default", "aten.scaled_dot_product_attention.default", *_RECURRENT)
 """Composed of others by torch, and recorded whole where no gradient is wanted."""
 
 _LEFT = {
@@ -102,7 +103,8 @@ def register_operators() -> int:
             count += 1
     whole: Any = torch.library.Library("aten", "IMPL", "AutogradPrivateUse1")  # type: ignore[no-untyped-call]
     for name in _WHOLE:
-        whole.impl(name.split(".")[1], _whole(name))
+        said = name.removeprefix("aten.").removesuffix(".default")
+        whole.impl(said, _whole(name))
     _kept.extend([library, whole, *autocast.register()])
     return count
 
@@ -119,10 +121,16 @@ def _whole(name: str) -> Any:
     op = operator(name).op
 
     def kernel(*args: Any, **keywords: Any) -> Any:
-        given = [*args, *keywords.values()]
+        given: list[Any] = []
+        for value in (*args, *keywords.values()):
+            given += value if isinstance(value, list | tuple) else [value]
         wanted = any(isinstance(value, Tensor) and value.requires_grad for value in given)
-        drops = ("attention" in name and any(given[4:5])) or keywords.get("dropout_p", 0.0) > 0
-        if drops or (wanted and torch.is_grad_enabled()):
+        if name in _RECURRENT:
+            # Autocast knows its products but not the whole; args[5:7] are dropout and train.
+            draws = all(args[5:7]) or torch.is_autocast_enabled("genie")
+        else:
+            draws = ("attention" in name and any(args[4:5])) or keywords.get("dropout_p", 0.0) > 0
+        if draws or (wanted and torch.is_grad_enabled()):
             return op.decompose(*args, **keywords)
         with torch._C._AutoDispatchBelowADInplaceOrView():
             return op(*args, **keywords)

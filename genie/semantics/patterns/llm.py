@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from genie.semantics.match import Clue, Facts, Match, Part, answer
 from genie.semantics.operators import LAYOUT, PRODUCT
 from genie.semantics.patterns.transformer import after_first, blocks_of, stack_parts
-from genie.semantics.structure import Structure
+from genie.semantics.structure import Structure, Tensor
 
 __all__ = ["LanguageModel", "vocabulary_head"]
 
@@ -70,10 +70,13 @@ class LanguageModel:
 
 
 def vocabulary_head(s: Structure, rows: set[int]) -> bool:
-    """Whether a product's result, as long as a token table has rows, becomes an output."""
+    """Whether a product's result, as long as a token table has rows, becomes an output.
+
+    So do the ids of its greatest elements, where the program chose them.
+    """
     for number in s.outputs:
-        tensor = s.tensors[number]
-        if not tensor.shape or tensor.shape[-1] not in rows or tensor.rank < 2:
+        tensor = s.tensors[number] if s.tensors[number].floating else _chosen_from(s, number)
+        if tensor is None or not tensor.shape or tensor.shape[-1] not in rows or tensor.rank < 2:
             continue
         for _ in range(16):
             maker = tensor.call
@@ -88,6 +91,24 @@ def vocabulary_head(s: Structure, rows: set[int]) -> bool:
                 break
             tensor = s.tensors[follow[0]]
     return False
+
+
+def _chosen_from(s: Structure, number: int) -> Tensor | None:
+    """The scores that ids are the greatest of, where the tokens so far may stand before them."""
+    tensor = s.tensors[number]
+    for _ in range(16):
+        if tensor.call is None:
+            break
+        call = s.calls[tensor.call]
+        made = [n for n in call.reads if s.tensors[n].origin == "result"]
+        if not made:
+            break
+        tensor = s.tensors[made[-1]]
+        if call.name == "argmax":
+            return tensor
+        if call.name not in LAYOUT:
+            break
+    return None
 
 
 def _layers(facts: Facts) -> bool:

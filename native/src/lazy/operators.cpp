@@ -195,7 +195,12 @@ at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blo
 
 /// Whether an operator that torch composes of others is recorded whole.
 bool whole(const std::string& name) {
-  return name == "aten.linear.default" || name == "aten.scaled_dot_product_attention.default";
+  static const std::unordered_set<std::string> names = {
+      "aten.linear.default", "aten.scaled_dot_product_attention.default",
+      "aten.lstm.input",     "aten.gru.input",
+      "aten.rnn_tanh.input", "aten.rnn_relu.input",
+  };
+  return names.contains(name);
 }
 
 bool takes_or_makes_tensors(const c10::FunctionSchema& schema) {
