@@ -34,6 +34,46 @@ def _max_pool2d_backward(
     return spread.view(given.shape)
 
 
+def _grouped_mm(
+    left: torch.Tensor,
+    right: torch.Tensor,
+    ends: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Products of groups: where the rows (or columns, or what is summed) of each end.
+
+    (S, K) x (G, K, N) -> (S, N); (G, M, K) x (K, S) -> (M, S); (M, S) x (S, N) -> (G, M, N);
+    (G, M, K) x (G, K, N) -> (G, M, N). Where groups end is not known when it is recorded: few rows
+    take a copy of their group's matrix each; more go through all of them, and keep their own.
+    """
+    if ends is None:
+        made = left @ right
+    elif left.dim() == 2 and right.dim() == 2:
+        mine = _group(ends, left.shape[1]) == torch.arange(len(ends), device=left.device)[:, None]
+        made = (left * mine[:, None].to(left.dtype)) @ right
+    elif left.dim() == 3:
+        made = _rows(right.mT, left.mT, ends).mT
+    else:
+        made = _rows(left, right, ends)
+    made = made if bias is None else made + bias
+    return made if out_dtype is None else made.to(out_dtype)
+
+
+def _rows(rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Each row times its group's matrix: (S, K), (G, K, N) -> (S, N)."""
+    group = _group(ends, len(rows))
+    if len(rows) <= len(matrices):
+        return (rows[:, None] @ matrices[group])[:, 0]
+    return (rows @ matrices)[group, torch.arange(len(rows), device=rows.device)]
+
+
+def _group(ends: torch.Tensor, count: int) -> torch.Tensor:
+    """The group of each of `count` places: int64 (count,). Those behind the last end are its."""
+    places = torch.arange(count, device=ends.device)
+    return (places[:, None] >= ends).sum(1).clamp(max=len(ends) - 1)
+
+
 def _table() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {
         str(op): made
@@ -43,6 +83,7 @@ def _table() -> dict[str, Callable[..., Any]]:
         and op._overloadname == "default"
     }
     found["aten.max_pool2d_with_indices_backward.default"] = _max_pool2d_backward
+    found["aten._grouped_mm.default"] = _grouped_mm
     return found
 
 

@@ -26,6 +26,8 @@ _STATISTICS = {
 """Normalisations → where their arguments say whether they train. Mean and reciprocal deviation,
 which they return for the backward pass, have another dtype on some devices, and no elements where a
 CPU does not train; programs see what torch's shape rules say."""
+_HISTOGRAM = "aten.histc.default"
+"""Devices count integers, a CPU only what has a fraction: integers are counted as float32."""
 _CONTIGUOUS = Named("memory_format", "contiguous_format")
 
 
@@ -218,7 +220,13 @@ class _Reader:
             and bound[a.name] is not None
             and a.name not in ("layout", "pin_memory")
         )
-        self.graph.nodes.append(Node(call.op, positional, keywords, tuple(results), self.module))
+        made = results[0] if results else None
+        if call.op == _HISTOGRAM and made is not None and made.type[0] != "f" and not self.literal:
+            self.histogram(positional, keywords, made)
+        else:
+            self.graph.nodes.append(
+                Node(call.op, positional, keywords, tuple(results), self.module)
+            )
         for value in results:
             if value is not None:
                 self.roots[value.name] = may_be
@@ -229,6 +237,29 @@ class _Reader:
         if call.op in _STATISTICS and not self.literal:
             training = _STATISTICS[call.op]
             self.statistics(call, first, training is None or positional[training] is True)
+
+    def histogram(
+        self, args: tuple[Arg, ...], keywords: tuple[tuple[str, Arg], ...], made: Value
+    ) -> None:
+        """Count integers with numbers that have a fraction, exact up to 2**24 of a kind."""
+        given, *rest = args
+        kind = made.type.partition("[")[0]
+        taken = next(v for v in self.values if v is not None and Ref(v.name) == given)
+        shape = taken.type.partition("[")[2]
+        counted = self.value(f"c{self.storages}", f"f32[{shape}")
+        self.cast(given, counted)
+        found = self.value(f"c{self.storages}", f"f32[{made.type.partition('[')[2]}")
+        self.graph.nodes.append(
+            Node(_HISTOGRAM, (Ref(counted.name), *rest), keywords, (found,), self.module)
+        )
+        self.roots[counted.name] = self.roots[found.name] = frozenset()
+        self.cast(Ref(found.name), made, kind)
+
+    def cast(self, given: Arg, made: Value, dtype: str = "f32") -> None:
+        """A copy of another dtype."""
+        keywords = (("dtype", Named("dtype", dtype)),)
+        node = Node("aten._to_copy.default", (given,), keywords, (made,), self.module)
+        self.graph.nodes.append(node)
 
     def statistics(self, call: Call, first: int, known: bool) -> None:
         """Give a normalisation's statistics the type that programs see, on every device.

@@ -15,11 +15,12 @@ from tests.semantics.captured import graph_of
 from tests.semantics.corpus import ENTRIES
 
 VISION = ("bottleneck_resnet", "vgg", "vit", "reshaped_vit", "swin")
-LANGUAGE = ("gpt2", "nano_gpt", "llama", "qwen2", "torch_layers_lm", "t5", "bert")
+LANGUAGE = ("gpt2", "nano_gpt", "llama", "qwen2", "mixtral", "torch_layers_lm", "t5", "bert")
 STATEFUL = ("cached_prefill", "cached_decode", "cache_handed_over")
 OTHERS = ("dlrm", "wide_and_deep", "tabular_mlp", "diffusion_mlp")
-SEVERAL = ("clip", "contrastive_pair", "image_prefix_lm", "whisper", "speech_transformer")
-MODELS = (*VISION, *LANGUAGE, *STATEFUL, *OTHERS, *SEVERAL)
+SEVERAL = ("clip", "contrastive_pair", "image_prefix_lm", "visual_question_answering")
+SOUND = ("whisper", "speech_transformer", "wav2vec2")
+MODELS = (*VISION, *LANGUAGE, *STATEFUL, *OTHERS, *SEVERAL, *SOUND)
 
 HEAVY = ("linear", "conv", "scaled_dot_product", "embedding", "mm", "matmul", "bilinear")
 """What the operators are called that do the work, composed or not."""
@@ -165,3 +166,35 @@ def test_what_nobody_needs_is_left_out() -> None:
         x.sin().cos()
         model(x).cpu()
     assert [c["op"] for c in genie.lazy.semantics()["calls"]] == ["aten.linear.default"]
+
+
+def test_a_loop_that_chooses_tokens_is_a_language_model() -> None:
+    model, _ = ENTRIES["nano_gpt"].build()
+    model = model.to("genie")
+    tokens = torch.arange(6)[None].to("genie")
+    with torch.no_grad(), torch.device("genie"):
+        for _ in range(3):
+            chosen = model(tokens)[:, -1:].argmax(-1)
+            tokens = torch.cat([tokens, chosen], 1)
+            assert chosen.item() < 100
+    told = genie.lazy.semantics()
+    assert told["workload"]["kind"] == "llm"
+    assert list(told["inputs"].values()) == ["text"]
+    assert [c["name"] for c in told["components"]] == ["embedding", "decoder", "lm_head"]
+
+
+@pytest.mark.parametrize("name", ["vit", "llama", "nano_gpt"])
+def test_a_forward_that_could_be_trained_has_the_same_labels(name: str) -> None:
+    module, inputs = ENTRIES[name].build()
+    given = example(spec_of(inputs, {"b": (1, 4)}), {"b": 2})
+    module = module.to("genie")
+    told = []
+    for wanted in (False, True):
+        with torch.set_grad_enabled(wanted), torch.device("genie"):
+            found = module(**{n: t.to("genie") for n, t in given.items()})
+        for left in found.values() if isinstance(found, dict) else [found]:
+            assert left.requires_grad == wanted
+            left.detach().cpu()
+        told.append(genie.lazy.semantics())
+    assert told[0]["workload"] == told[1]["workload"]
+    assert recorded_parts(told[0]) == recorded_parts(told[1])
