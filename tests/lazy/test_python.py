@@ -13,7 +13,10 @@ import pytest
 from genie.lazy._setup import recorder
 
 HERE = Path(__file__).parent
-FILES = [f"test_{name}.py" for name in "device recorders recurrent saving training views".split()]
+FILES = [
+    f"test_{name}.py"
+    for name in "composed device recorders recurrent saving training views".split()
+]
 
 
 pytestmark = pytest.mark.skipif(
