@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["History", "Run"]
 
-MOST_RUNS = 256
+MOST_RUNS = 64
 """Runs of one call that are remembered; of a call that looks at values more often, the last."""
 
 
