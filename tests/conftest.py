@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,22 +30,56 @@ _LONG = (
     "runtime/test_faults.py",
     "runtime/test_fabric.py",
     "bench/",
+    "lazy/",
+    "cli/test_compile_command.py",
 )
 
 
-def _short(item: pytest.Item) -> bool:
-    return not any(f"tests/{part}" in item.nodeid for part in _LONG)
+# Measuring coverage makes torch two thirds slower, and reading generated text three times: these do
+# little else. What they run of Genie is measured where each part has tests of its own.
+_UNMEASURED = (
+    "acceptance/",
+    "capture/test_families.py",
+    "compat/",
+    "docs/test_examples.py",
+    "examples/",
+    "golden/",
+    "llm/test_equality.py",
+    "opinfo/",
+    "repo/test_no_pickle.py",
+    "runtime/test_fabric.py",
+    "runtime/test_faults.py",
+    "schedule/test_random_modules.py",
+    "schemas/test_verify_changes.py",
+    "spec/test_hostile.py",
+    "testing/",
+)
+
+
+def _among(item: pytest.Item, parts: Sequence[str]) -> bool:
+    return any(item.nodeid.startswith(f"tests/{part}") for part in parts)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first; skip what this machine cannot run, with the reason."""
-    items.sort(key=_short)
+    items.sort(key=lambda item: not _among(item, _LONG))
     missing = {}
     if os.geteuid() != 0:
         missing["root"] = pytest.mark.skip(reason="needs root")
     if not Path("/proc/driver/nvidia/version").exists():
         missing["cuda"] = pytest.mark.skip(reason="needs an NVIDIA GPU")
     for item in items:
+        if _among(item, _UNMEASURED):
+            item.add_marker("no_cover")
         for name, skip in missing.items():
             if item.get_closest_marker(name):
                 item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _children_as_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test without coverage starts is not measured either."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("no_cover") is not None:
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import genie.cli.compile as compiling
-from genie.driver import STAGES
+from genie.driver import STAGES, Request, Work, run
 
 Run = Callable[..., Any]
 
@@ -127,24 +127,44 @@ def test_json_has_the_contract_s_fields(genie: Run, work: Path) -> None:
     assert (plan["plan_digest"], len(plan["steps"])) == (body["plan_digest"], body["steps"])
 
 
+SHOWN = {
+    "capture": ("layers.0.linear: f32[batch,4] = aten.linear.default(x, ", "graph"),
+    "semantics": ("Linear", "regions"),
+    "schedule": ('"kind": "return"', "steps"),
+    "plan": ('"format": "genie.execution_plan"', "plan"),
+}
+"""Stage → what its text has in it, and what its JSON calls its result."""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """The model after every stage."""
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "model.py").write_text(MODEL)
+    (folder / "spec.yaml").write_text(SPEC)
+    return run(Request(folder / "model.py", folder / "spec.yaml", {}, folder))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stage", "text", "key"),
-    [
-        ("capture", "layers.0.linear: f32[batch,4] = aten.linear.default(x, ", "graph"),
-        ("semantics", "Linear", "regions"),
-        ("schedule", '"kind": "return"', "steps"),
-        ("plan", '"format": "genie.execution_plan"', "plan"),
-    ],
-)
-def test_stop_after(genie: Run, work: Path, stage: str, text: str, key: str) -> None:
-    command = ("compile", "model.py", "--spec", "spec.yaml", "--stop-after", stage)
-    result = genie(*command)
+@pytest.mark.parametrize("stage", SHOWN)
+def test_what_each_stage_shows(compiled: Work, stage: str) -> None:
+    text, key = SHOWN[stage]
+    assert text in compiling._stage_text(compiled, stage)
+    assert compiling._stage_json(compiled, stage)[key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "more"), [("semantics", ()), ("schedule", ("--json",))])
+def test_stop_after(genie: Run, work: Path, stage: str, more: tuple[str, ...]) -> None:
+    result = genie("compile", "model.py", "--spec", "spec.yaml", "--stop-after", stage, *more)
     assert result.code == 0
-    assert text in result.out
-    body = json.loads(genie(*command, "--json").out)
-    assert body["stage"] == stage
-    assert body[key]
+    text, key = SHOWN[stage]
+    if more:
+        body = json.loads(result.out)
+        assert (body["stage"], list(body["seconds"])[-1]) == (stage, stage)
+        assert body[key]
+    else:
+        assert text in result.out
     assert files(work) == ["model.py", "spec.yaml"]
 
 

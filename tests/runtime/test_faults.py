@@ -59,9 +59,17 @@ def publications(daemon: Daemon) -> list[tuple[str, str, int]]:
     return rows
 
 
+def killings() -> list[Any]:
+    """Every point with one of the daemons, in turn, and in the long sweep with the other too."""
+    return [
+        pytest.param(point, victim, marks=[] if victim == number % 2 else pytest.mark.sweep)
+        for number, point in enumerate(HOT)
+        for victim in (0, 1)
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("point", HOT)
+@pytest.mark.parametrize(("point", "victim"), killings())
 def test_a_daemon_killed_at_each_ledger_point_of_a_run_over_two(
     daemons: Daemons, tmp_path: Path, point: str, victim: int
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+GOLDEN = Path(__file__).parents[2] / "golden"
+
 MODEL = """\
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ genie: 1
 name: tiny
 inputs:
   x: {dtype: float32, shape: [batch, 4]}
-dims: {batch: {min: 1, max: 8, example: 2}}
+dims: {batch: {min: 1, max: "{{ most | default(8) }}", example: 2}}
 model: {args: {depth: "{{ depth | default(2) }}"}}
 """
 TEST = """\
@@ -40,8 +42,20 @@ def test_plan(genie_plan, plan_snapshot):
     made = genie_plan("model.py", "specs/tiny.yaml")
     assert made is genie_plan("model.py", "specs/tiny.yaml")
     assert made.plan.entrypoints["forward"].inputs[0].name == "x"
+    assert repr(made) == f"<plan tiny {made.digest[:19]}>"
+    assert made.text.startswith("{") and made != made.text
     assert made == plan_snapshot
     assert plan_snapshot("again") == made
+"""
+DEEPER = """\
+def test_settings(genie_plan, plan_snapshot):
+    made = genie_plan("model.py", "specs/tiny.yaml", depth=3, most=8)
+    assert made.digest != genie_plan("model.py", "specs/tiny.yaml").digest
+    assert made == plan_snapshot("three")
+"""
+BROKEN = """\
+def test_broken(genie_plan):
+    genie_plan("broken.py", "specs/tiny.yaml")
 """
 
 
@@ -62,68 +76,87 @@ def run(repository: pytest.Pytester, *args: str) -> pytest.RunResult:
 
 @pytest.mark.slow
 def test_a_user_s_repository_from_the_first_run_on(repository: pytest.Pytester) -> None:
+    tests = repository.path / "tests"
+    (repository.path / "broken.py").write_text("def biuld():\n    return None\n")
+    (tests / "test_broken.py").write_text(BROKEN)
     first = run(repository)
-    assert first.ret == 1
+    first.assert_outcomes(failed=2)
+    first.stdout.fnmatch_lines(["*GEN0201: * has no callable 'build'*", "*did you mean 'biuld'?*"])
     first.stdout.fnmatch_lines(["*there is no golden plan *golden/tiny.plan.json*"])
     first.stdout.fnmatch_lines(["*pytest --snapshot-update*"])
+    first.stdout.no_fnmatch_line("*Traceback*")
+    (tests / "test_broken.py").unlink()
 
+    (tests / "test_deeper.py").write_text(DEEPER)
     assert run(repository, "--snapshot-update").ret == 0
     golden = repository.path / "golden"
-    assert sorted(p.name for p in golden.iterdir()) == ["again.plan.json", "tiny.plan.json"]
+    names = ["again.plan.json", "three.plan.json", "tiny.plan.json"]
+    assert sorted(p.name for p in golden.iterdir()) == names
     text = (golden / "tiny.plan.json").read_text()
     assert json.loads(text)["name"] == "tiny"
     assert (golden / "again.plan.json").read_text() == text
 
-    (golden / "unrelated.plan.json").write_text("{}")
+    # The model's source may change, its plan is the same; a setting changes the other plan.
     (repository.path / "model.py").write_text(MODEL.replace("depth=2", "depth=2, width=4"))
+    (tests / "test_deeper.py").write_text(DEEPER.replace("most=8", "most=4"))
     second = run(repository, "tests")
-    assert second.ret == 0, "the model's source may change: its plan is the same"
-
-    (repository.path / "model.py").write_text(MODEL.replace("return self.layers(x)", "return x"))
-    (repository.path / "specs" / "tiny.yaml").write_text(SPEC.replace("max: 8", "max: 4"))
-    changed = run(repository)
-    assert changed.ret == 1
-    changed.stdout.fnmatch_lines(
-        ["*the plan tiny differs from *golden/tiny.plan.json*", "*~ dimension batch: 1..8 -> 1..4*"]
+    second.assert_outcomes(passed=1, failed=1)
+    second.stdout.fnmatch_lines(
+        [
+            "*the plan tiny differs from *golden/three.plan.json*",
+            "*~ dimension batch: 1..8 -> 1..4*",
+        ]
     )
-    changed.stdout.no_fnmatch_line("*INTERNALERROR*")
-    assert run(repository, "--snapshot-update").ret == 0
-    assert (golden / "unrelated.plan.json").exists(), "golden files of others are never removed"
-    assert (golden / "tiny.plan.json").read_text() != text
+    second.stdout.no_fnmatch_line("*INTERNALERROR*")
 
 
-@pytest.mark.slow
-def test_settings_and_another_folder(repository: pytest.Pytester) -> None:
-    repository.makeini("[pytest]\ngenie_golden_dir = reviewed/plans")
-    (repository.path / "tests" / "test_plan.py").write_text(
-        "def test_plan(genie_plan, plan_snapshot):\n"
-        "    two = genie_plan('model.py', 'specs/tiny.yaml')\n"
-        "    three = genie_plan('model.py', 'specs/tiny.yaml', depth=3)\n"
-        "    assert two.digest != three.digest\n"
-        "    assert repr(two) == f'<plan tiny {two.digest[:19]}>'\n"
-        "    assert two.text.startswith('{') and two != two.text\n"
-        "    assert three == plan_snapshot('three')\n"
+def test_golden_files_of_another_folder(pytester: pytest.Pytester) -> None:
+    """Absent, unreadable, different, and different only in what nobody executes."""
+    pytester.makeini(
+        "[pytest]\ngenie_golden_dir = reviewed/plans\nfilterwarnings =\n  error\n"
+        "  ignore:Module already imported"
     )
-    assert run(repository, "--snapshot-update").ret == 0
-    made = repository.path / "reviewed" / "plans" / "three.plan.json"
-    # Only what nobody executes differs: the text is compared, and the reason is said.
-    made.write_text(made.read_text().replace('"compiler": "', '"compiler": "0.0.'))
-    result = run(repository)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*only in what nobody executes: provenance*"])
-    made.write_text("{")
-    result = run(repository)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*cannot be read*", "*GEN0301*"])
+    plan = GOLDEN / "digits.plan.json"
+    pytester.makepyfile(
+        test_plan=f"""
+        from pathlib import Path
+        import pytest
+        from genie.testing.plugin import CompiledPlan
+        from genie_schemas.reader import load_plan
+        @pytest.mark.parametrize("name", ["absent", "broken", "other", "aside"])
+        def test_plan(name, plan_snapshot):
+            path = Path({str(plan)!r})
+            assert CompiledPlan(load_plan(path), path.read_text()) == plan_snapshot(name)
+        """
+    )
+    folder = pytester.path / "reviewed" / "plans"
+    folder.mkdir(parents=True)
+    others = {
+        "broken": "{",
+        "other": (GOLDEN / "digits-two.plan.json").read_text(),
+        "aside": plan.read_text().replace('"compiler": "', '"compiler": "0.0.'),
+        "unrelated": "{}",
+    }
+    for name, text in others.items():
+        (folder / f"{name}.plan.json").write_text(text)
+    result = run(pytester)
+    result.assert_outcomes(failed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "*there is no golden plan *reviewed/plans/absent.plan.json*",
+            "*the golden plan *reviewed/plans/broken.plan.json cannot be read*",
+            "*GEN0301*",
+            "*the plan digits differs from *reviewed/plans/other.plan.json*",
+            "*the plan digits differs from *reviewed/plans/aside.plan.json*",
+            "*only in what nobody executes: provenance*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
-
-@pytest.mark.slow
-def test_a_model_that_cannot_be_compiled_fails_its_test(repository: pytest.Pytester) -> None:
-    (repository.path / "model.py").write_text("def biuld():\n    return None\n")
-    result = run(repository)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*GEN0201: * has no callable 'build'*", "*did you mean 'biuld'?*"])
-    result.stdout.no_fnmatch_line("*Traceback*")
+    assert run(pytester, "--snapshot-update").ret == 0
+    made = {path.name.partition(".")[0]: path.read_text() for path in folder.iterdir()}
+    same = dict.fromkeys(("absent", "broken", "other", "aside"), plan.read_text())
+    assert made == {**same, "unrelated": "{}"}, "golden files of others are never removed"
 
 
 def test_pytest_starts_without_anything_heavy(pytester: pytest.Pytester) -> None:

@@ -223,7 +223,7 @@ def test_stats_add_up(make_pair: Callable[..., Pair], path: str) -> None:
 
 
 def test_capabilities(make_pair: Callable[..., Pair], path: str, kind: str) -> None:
-    a, _ = make_pair(SMALL)
+    a, b = make_pair(SMALL)
     found = a.capabilities()
     assert (found.path, found.devices) == (kind, ("cpu",))
     if kind in ("ring", "dpdk"):  # their chunks are what fits one datagram
@@ -233,5 +233,7 @@ def test_capabilities(make_pair: Callable[..., Pair], path: str, kind: str) -> N
     assert found.remote == (path in ("tcp", "dpdk-af_packet", "dpdk-af_xdp", "ucx-tcp"))
     assert found.verification == VERIFICATION[kind]
     assert not found.encrypted
+    if kind == "dpdk":  # datagrams without anything to send make themselves known after seconds
+        assert a.post(a.register(b"data"), b.register(bytearray(4))).result(WAIT) == 4
     assert a.wait_connected(WAIT)
     assert a.failure is None
