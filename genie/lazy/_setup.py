@@ -19,6 +19,7 @@ from genie.client.default import Target
 from genie.lazy import _moves, _recurrent, _storages, device
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
+from genie.lazy._left import LEFT
 from genie.lazy._modules import Modules
 from genie.lazy._report import leave_at_exit
 from genie.lazy._runner import Runner
@@ -85,7 +86,7 @@ _RUNNER = Runner(_RECORDER, _MODULES)
 _HOST = Host(_RUNNER.fetch)
 device.start(lambda: _HOST.generator, _RUNNER.flush)
 _RECORDER.start(_RUNNER.fetch, _RUNNER.upload, _HOST, _RUNNER.flush, set(optable.names()))
-_RECORDER.register_operators()
+_RECORDER.register_operators(LEFT)
 _MODULES.install()
 _moves.install(_MODULES.know)
 register_optimizer_step_post_hook(_RUNNER.stepped)

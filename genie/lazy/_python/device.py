@@ -20,30 +20,6 @@ _RECURRENT = ("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.
 _WHOLE = ("aten.linear.default", "aten.scaled_dot_product_attention.default", *_RECURRENT)
 """Composed of others by torch, and recorded whole where no gradient is wanted."""
 
-_LEFT = {
-    "aten.alias.default",
-    "aten.detach.default",
-    "aten.lift.default",
-    "aten.lift_fresh.default",
-    "aten._to_copy.default",
-    "aten.record_stream.default",
-    "aten.is_pinned.default",
-    "aten._pin_memory.default",
-    "aten.is_set_to.default",
-    "aten._has_same_storage_numel.default",
-    "aten._copy_from_and_resize.default",
-    "aten.resize_as_.default",
-    "aten.to_padded_tensor.default",
-    "aten._efficientzerotensor.default",
-    "aten._nested_tensor_from_tensor_list.default",
-    "aten._foreach_copy_.default",
-}
-"""What torch composes only of operators that are recorded, or what means nothing here.
-
-The first four need nothing but another window, which torch makes: `Parameter(tensor)` asks for one
-that no Python object stands for yet.
-"""
-
 _kept: list[Any] = []
 """Registrations last as long as these objects."""
 
@@ -81,8 +57,8 @@ def _synchronise() -> None:
     torch.accelerator.synchronize = synchronize
 
 
-def register_operators() -> int:
-    """Register a kernel on every operator; how many there are."""
+def register_operators(left: set[str]) -> int:
+    """Register a kernel on every operator but those in `left`; how many there are."""
     library: Any = torch.library.Library("aten", "IMPL", _KEY)  # type: ignore[no-untyped-call]
     for name, kernel in KERNELS.items():
         library.impl(name, kernel)
@@ -94,7 +70,7 @@ def register_operators() -> int:
         packet, _, overload = said.partition(".")
         name = f"aten.{packet}.{overload or 'default'}"
         composed = torch._C._dispatch_has_kernel_for_dispatch_key(full, "CompositeImplicitAutograd")
-        if (composed and name not in _WHOLE) or name in _LEFT:
+        if (composed and name not in _WHOLE) or name in left:
             continue
         schema = torch._C._get_schema(full.partition(".")[0], overload)
         types = [str(a.type) for a in schema.arguments]

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <functional>
+#include <string>
+#include <unordered_set>
 
 #include "cache.h"
 
@@ -30,8 +32,8 @@ constexpr int64_t SMALL = 4096;
 /// Operators in a trace at which it is run without anybody having asked for a result.
 constexpr size_t LONG = 20000;
 
-/// Register a kernel on every operator; returns how many there are.
-size_t register_operators();
+/// Register a kernel on every operator but those in `left`; returns how many there are.
+size_t register_operators(const std::unordered_set<std::string>& left);
 
 void register_device();
 

@@ -124,7 +124,7 @@ PYBIND11_MODULE(_lazy, m) {
         settle(p.taken.kept, handles);
       });
   m.def("start", &start);
-  m.def("register_operators", [] { return register_operators(); });
+  m.def("register_operators", &register_operators);
   m.def("take", [](const std::vector<at::Tensor>& fetch) {
     const Hold hold;
     return Pending{take(fetch)};

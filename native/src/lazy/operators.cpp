@@ -193,16 +193,6 @@ at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blo
   return copy(target, self, non_blocking);
 }
 
-/// Whether an operator that torch composes of others is recorded whole.
-bool whole(const std::string& name) {
-  static const std::unordered_set<std::string> names = {
-      "aten.linear.default", "aten.scaled_dot_product_attention.default",
-      "aten.lstm.input",     "aten.gru.input",
-      "aten.rnn_tanh.input", "aten.rnn_relu.input",
-  };
-  return names.contains(name);
-}
-
 bool takes_or_makes_tensors(const c10::FunctionSchema& schema) {
   for (const auto& argument : schema.arguments()) {
     if (argument.type()->str().find("Tensor") != std::string::npos ||
@@ -215,7 +205,7 @@ bool takes_or_makes_tensors(const c10::FunctionSchema& schema) {
 
 }  // namespace
 
-size_t register_operators() {
+size_t register_operators(const std::unordered_set<std::string>& left) {
   static std::vector<torch::Library> libraries;
   auto& library = libraries.emplace_back(torch::Library::IMPL, "aten",
                                          c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
@@ -234,21 +224,6 @@ size_t register_operators() {
   library.impl("set_.source_Tensor", &set_tensor);
   library.impl("set_", &set_nothing);
   library.impl("_fused_sdp_choice", &fused_choice);
-  // What torch composes only of operators that are recorded, or what means nothing here.
-  static const std::unordered_set<std::string> left = {
-      "aten._to_copy.default",
-      "aten.record_stream.default",
-      "aten.is_pinned.default",
-      "aten._pin_memory.default",
-      "aten.is_set_to.default",
-      "aten._has_same_storage_numel.default",
-      "aten._copy_from_and_resize.default",
-      "aten.resize_as_.default",
-      "aten.to_padded_tensor.default",
-      "aten._efficientzerotensor.default",
-      "aten._nested_tensor_from_tensor_list.default",
-      "aten._foreach_copy_.default",
-  };
   auto& dispatcher = c10::Dispatcher::singleton();
   size_t count = 15;
   for (const auto& name : dispatcher.getAllOpNames()) {
@@ -263,7 +238,9 @@ size_t register_operators() {
     const std::string overload = name.overload_name.empty() ? "default" : name.overload_name;
     const std::string full = "aten." + name.name.substr(6) + "." + overload;
     const bool composed = op->hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
-    if ((composed && !whole(full)) || left.contains(full)) {
+    // What autograd.cpp has a kernel for is recorded whole where no gradient is wanted.
+    const bool whole = op->hasKernelForDispatchKey(c10::DispatchKey::AutogradPrivateUse1);
+    if ((composed && !whole) || left.contains(full)) {
       continue;
     }
     const std::string said =

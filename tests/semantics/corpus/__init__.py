@@ -6,14 +6,17 @@ Importing it registers every model and builds none.
 from tests.semantics.corpus import (  # noqa: F401 - each registers its models
     joined,
     language,
-    others,
+    own,
     packages,
     ranking,
     seeing,
     sequences,
+    series,
     sight,
     sound,
+    space,
     together,
+    vectors,
 )
 from tests.semantics.corpus.packages import MISSING
 from tests.semantics.corpus.registry import (

@@ -6,22 +6,15 @@ to numeric features alone; `interaction`, where features meet, and all that foll
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tests.semantics.corpus.layers import mlp
 from tests.semantics.corpus.registry import Inputs, floats, ids, model
 
 FIELDS, ROWS, WIDTH = 6, 200, 8
-
-
-def mlp(*sizes: int) -> nn.Sequential:
-    parts: list[nn.Module] = []
-    for a, b in itertools.pairwise(sizes):
-        parts += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*parts[:-1])
 
 
 class Tables(nn.Module):

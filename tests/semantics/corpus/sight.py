@@ -20,34 +20,35 @@ from tests.semantics.corpus.registry import Inputs, add, floats
 def image(
     name: str,
     family: str,
-    regions: Mapping[str, str],
+    roles: tuple[str, str, str],
+    more: Mapping[str, str] | None = None,
     size: int = 32,
     auto: str = "AutoModelForImageClassification",
     frames: int = 0,
     **given: Any,
 ) -> None:
-    """An image or video model for `size` × `size` pixels."""
+    """An image or video model for `size` × `size` pixels.
+
+    `roles` are the modules of stem, stages and head, each separated by spaces; those that begin
+    with a dot are below the backbone, which is named as the model is.
+    """
 
     def build() -> tuple[nn.Module, Inputs]:
         shape = (frames, 3, size, size) if frames else (3, size, size)
         return of_config(name, auto, **given), {"pixel_values": floats(*shape)}
 
-    add(name, "transformers", family, "vision", PAGE + name, regions, build)
-
-
-def parts(stem: str, stage: str, head: str) -> dict[str, str]:
-    """Modules by role, separated by spaces, below the wrapper."""
-    return {
-        f"model.{path}": role
-        for role, paths in (("stem", stem), ("stage", stage), ("head", head))
+    regions = {
+        f"model.{name if path.startswith('.') else ''}{path}": role
+        for role, paths in zip(("stem", "stage", "head"), roles, strict=True)
         for path in paths.split()
     }
+    add(name, "transformers", family, "vision", PAGE + name, regions | dict(more or {}), build)
 
 
 image(
     "resnet",
     "resnet",
-    parts("resnet.embedder", "resnet.encoder.stages.*", "resnet.pooler classifier"),
+    (".embedder", ".encoder.stages.*", ".pooler classifier"),
     size=64,
     embedding_size=16,
     hidden_sizes=[16, 32, 64, 128],
@@ -57,70 +58,41 @@ image(
 image(
     "regnet",
     "regnet",
-    parts("regnet.embedder", "regnet.encoder.stages.*", "regnet.pooler classifier"),
+    (".embedder", ".encoder.stages.*", ".pooler classifier"),
     size=64,
     embedding_size=16,
     hidden_sizes=[16, 32, 48, 64],
     depths=[1, 2, 2, 1],
     groups_width=8,
 )
-image(
-    "convnext",
-    "convnext",
-    parts("convnext.embeddings", "convnext.encoder.stages.*", "convnext.layernorm classifier"),
-    size=64,
-    hidden_sizes=[16, 32, 48, 64],
-    depths=[2, 2, 2, 2],
-    num_stages=4,
-)
-image(
-    "convnextv2",
-    "convnext",
-    parts(
-        "convnextv2.embeddings", "convnextv2.encoder.stages.*", "convnextv2.layernorm classifier"
-    ),
-    size=64,
-    hidden_sizes=[16, 32, 48, 64],
-    depths=[2, 2, 2, 2],
-    num_stages=4,
-)
-image("vit", "vit", parts("vit.embeddings", "vit.layers", "vit.layernorm classifier"))
-image(
-    "dinov2",
-    "dinov2",
-    parts("dinov2.embeddings", "dinov2.encoder", "dinov2.layernorm classifier"),
-)
-image("beit", "beit", parts("beit.embeddings", "beit.layers", "beit.pooler classifier"))
-image(
-    "swin",
-    "swin",
-    parts(
-        "swin.embeddings", "swin.encoder.layers.*.blocks", "swin.layernorm swin.pooler classifier"
-    ),
-    embed_dim=16,
-    patch_size=2,
-    depths=[2, 2],
-    num_heads=[2, 4],
-    window_size=4,
-)
-image(
-    "swinv2",
-    "swin",
-    parts(
-        "swinv2.embeddings",
-        "swinv2.encoder.layers.*.blocks",
-        "swinv2.layernorm swinv2.pooler classifier",
-    ),
-    embed_dim=16,
-    patch_size=2,
-    depths=[2, 2],
-    num_heads=[2, 4],
-    window_size=4,
-)
+for name in ("convnext", "convnextv2"):
+    image(
+        name,
+        "convnext",
+        (".embeddings", ".encoder.stages.*", ".layernorm classifier"),
+        size=64,
+        hidden_sizes=[16, 32, 48, 64],
+        depths=[2, 2, 2, 2],
+        num_stages=4,
+    )
+image("vit", "vit", (".embeddings", ".layers", ".layernorm classifier"))
+image("dinov2", "dinov2", (".embeddings", ".encoder", ".layernorm classifier"))
+image("beit", "beit", (".embeddings", ".layers", ".pooler classifier"))
+for name in ("swin", "swinv2"):
+    image(
+        name,
+        "swin",
+        (".embeddings", ".encoder.layers.*.blocks", ".layernorm .pooler classifier"),
+        embed_dim=16,
+        patch_size=2,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=4,
+    )
 image(
     "segformer",
     "segformer",
-    parts("", "segformer.stages.*", "decode_head"),
+    ("", ".stages.*", "decode_head"),
     size=64,
     auto="AutoModelForSemanticSegmentation",
     depths=[1, 1, 1, 1],
@@ -131,14 +103,12 @@ image(
 image(
     "mobilenet_v2",
     "mobilenet",
+    (".conv_stem", "", ".pooler classifier"),
+    # Table 2 of Sandler et al. 2018, rows of equal resolution taken together.
     {
-        **parts("mobilenet_v2.conv_stem", "", "mobilenet_v2.pooler classifier"),
-        # Table 2 of Sandler et al. 2018, rows of equal resolution taken together.
-        **{
-            f"model.mobilenet_v2.layer.{i}": f"stage:{stage}"
-            for stage, layers in enumerate([(0, 1), (2, 3, 4), range(5, 12), (12, 13, 14, 15)])
-            for i in layers
-        },
+        f"model.mobilenet_v2.layer.{i}": f"stage:{stage}"
+        for stage, layers in enumerate([(0, 1), (2, 3, 4), range(5, 12), (12, 13, 14, 15)])
+        for i in layers
     },
     size=64,
     depth_multiplier=0.35,
@@ -147,12 +117,7 @@ image(
 image(
     "poolformer",
     "poolformer",
-    {
-        "model.poolformer.encoder.patch_embeddings.*": "stage",
-        "model.poolformer.encoder.block.*": "stage",
-        "model.norm": "head",
-        "model.classifier": "head",
-    },
+    ("", ".encoder.patch_embeddings.* .encoder.block.*", "norm classifier"),
     size=64,
     hidden_sizes=[8, 16, 16, 32],
     depths=[1, 2, 1, 1],
@@ -160,12 +125,7 @@ image(
 image(
     "pvt",
     "pvt",
-    {
-        "model.pvt.encoder.patch_embeddings.*": "stage",
-        "model.pvt.encoder.block.*": "stage",
-        "model.pvt.encoder.layer_norm": "head",
-        "model.classifier": "head",
-    },
+    ("", ".encoder.patch_embeddings.* .encoder.block.*", ".encoder.layer_norm classifier"),
     size=64,
     image_size=64,
     hidden_sizes=[16, 32, 64, 64],
@@ -175,7 +135,7 @@ image(
 image(
     "mobilevit",
     "mobilevit",
-    parts("mobilevit.conv_stem", "", "classifier"),
+    (".conv_stem", "", "classifier"),
     size=64,
     image_size=64,
     hidden_sizes=[16, 24, 32],
@@ -184,7 +144,7 @@ image(
 image(
     "timesformer",
     "timesformer",
-    parts("timesformer.embeddings", "timesformer.encoder", "timesformer.layernorm classifier"),
+    (".embeddings", ".encoder", ".layernorm classifier"),
     auto="AutoModelForVideoClassification",
     frames=2,
 )
