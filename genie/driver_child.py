@@ -8,11 +8,14 @@ error.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,18 @@ def _write(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data), encoding="utf-8")
 
 
+@contextmanager
+def _imports() -> Iterator[None]:
+    """Modules are not looked through for garbage, now or later: it takes long and finds none."""
+    gc.collect()  # what the model left behind is not to stay
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _capture(request: dict[str, Any], folder: Path) -> None:
     from genie_schemas.spec import Spec
 
@@ -59,13 +74,15 @@ def _capture(request: dict[str, Any], folder: Path) -> None:
     path, shown = Path(request["model"]), request["shown"]
     weights = Path(request["weights"]) if request["weights"] else None
     stage("model")
-    from genie.model.loader import load_model
+    with _imports():
+        from genie.model.loader import load_model
 
     model = load_model(path, shown, spec, weights, mapped=True)
     stage("capture")
-    from genie.capture.entries import capture_entries
-    from genie.capture.store import same_tensors, save
-    from genie.graph.entries import entries_data
+    with _imports():
+        from genie.capture.entries import capture_entries
+        from genie.capture.store import same_tensors, save
+        from genie.graph.entries import entries_data
 
     entries, tensors = capture_entries(model, spec, path, shown, request["spec_file"])
     stage("constants")
