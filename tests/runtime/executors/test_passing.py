@@ -1,4 +1,4 @@
-"""When values leave a device: as soon as they are there, whatever stands before them in the plan."""
+"""When values leave a device: as soon as they are there, whatever stands before them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def crossing() -> Book:
     )
 
     def sent(name: str, src: str, dst: str) -> None:
-        book.step(f"{name}@{src}->{dst}", "transfer", name, src=src, dst=dst, writes=[f"{name}.there"])
+        book.step(
+            f"{name}@{src}->{dst}", "transfer", name, src=src, dst=dst, writes=[f"{name}.there"]
+        )
 
     book.compute("h@d0", "half", "x", "h")
     book.compute("g@d1", "half", "y", "g", "d1")
