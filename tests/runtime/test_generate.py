@@ -110,9 +110,10 @@ def test_a_token_costs_a_client_few_bytes(pair: Pair, plans: Callable[..., HandM
                 session.generate(inputs, max_new_tokens=n).bytes["received"]
                 for n in (2, CAPACITY - 3)
             )
+            assert many >= CAPACITY - 3  # tokens that wait for the client share a message
             spent.append(many - few)
         # Heartbeats of a run that was held up are in it, too.
-        assert CAPACITY - 5 <= min(spent) <= 64 * (CAPACITY - 5)
+        assert min(spent) <= 64 * (CAPACITY - 5)
     after = status(pair[0].endpoint).telemetry
     assert after["tokens"] - before["tokens"] == 2 + 4 * (2 + CAPACITY - 3)
     assert after["phase_prefill"] - before["phase_prefill"] == 1 + 4 * 2
