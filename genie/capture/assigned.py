@@ -23,6 +23,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from genie.capture.inputs import graph_inputs
 from genie_schemas.errors import GenieError, Place
 from genie_schemas.errors.user_code import is_users, line_place
 
@@ -111,7 +112,7 @@ def _storage(value: Any) -> int | None:
 
 def _constants_in_use(program: ExportedProgram) -> set[int]:
     """The storages of the lifted constants that a call reads."""
-    used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
+    used = {n.name for n in graph_inputs(program.graph) if n.users}
     found = set()
     for item in program.graph_signature.input_specs:
         if item.kind == InputKind.CONSTANT_TENSOR and item.arg.name in used:

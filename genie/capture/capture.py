@@ -20,6 +20,7 @@ from genie.capture.calls import capture_nodes
 from genie.capture.encode import encode
 from genie.capture.exporter import forward_place, positional_only
 from genie.capture.inline import inline_regions
+from genie.capture.inputs import graph_inputs
 from genie.capture.outputs import output_names
 from genie.capture.outs import without_out
 from genie.capture.ragged import with_sizes
@@ -63,7 +64,7 @@ def capture(
     for name in (states or {}).values():
         walk.namer.reserve(name)
     inputs = _inputs(walk, model)
-    used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
+    used = {n.name for n in graph_inputs(program.graph) if n.users}
     first = first_names(model, program)
     names = {
         item.arg.name: (item.kind, first.get(str(item.target), str(item.target)))
@@ -101,7 +102,7 @@ def capture(
 
 def _inputs(walk: Walk, model: nn.Module) -> list[Input]:
     """Inputs in the spec's order; learns which torch symbol is which dimension."""
-    nodes = {n.name: n for n in walk.program.graph.nodes if n.op == "placeholder"}
+    nodes = {n.name: n for n in graph_inputs(walk.program.graph)}
     order = [
         item.arg.name
         for item in walk.program.graph_signature.input_specs
@@ -128,7 +129,7 @@ def _inputs(walk: Walk, model: nn.Module) -> list[Input]:
 
 
 def _flat_names(walk: Walk, model: nn.Module) -> list[str]:
-    """Input names in the order of the exported placeholders: positional ones first."""
+    """Input names in the order of the exported graph's: positional ones first."""
     _, kwargs = walk.program.call_spec.in_spec.children()
     return [*positional_only(model, walk.spec), *(str(name) for name in kwargs.context or ())]
 

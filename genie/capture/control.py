@@ -15,6 +15,7 @@ from torch import fx
 
 from genie.capture.encode import Unsupported
 from genie.capture.inline import inline_regions
+from genie.capture.inputs import graph_inputs
 from genie.capture.walk import Walk, module_of
 from genie.graph.ir import Body, Node, Output, Value
 from genie.graph.liveness import live_nodes
@@ -110,7 +111,7 @@ def _body(
     inline_regions(module)
     inner = walk.inside()
     inputs: list[Value] = []
-    places = [n for n in module.graph.nodes if n.op == "placeholder"]
+    places = graph_inputs(module.graph)
     for place, operand in zip(places, operands, strict=True):
         if _is_size(operand):
             continue

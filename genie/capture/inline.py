@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import fx
 
+from genie.capture.inputs import graph_inputs
+
 _GRAD = "wrap_with_set_grad_enabled"
 _AUTOCAST = "wrap_with_autocast"
 
@@ -46,14 +48,13 @@ def _region(module: fx.GraphModule, node: fx.Node) -> tuple[fx.GraphModule, list
 
 
 def _inline(graph: fx.Graph, call: fx.Node, inner: fx.GraphModule, given: list[Any]) -> None:
-    names: dict[fx.Node, Any] = {}
-    arguments = iter(given)
+    names: dict[fx.Node, Any] = dict(zip(graph_inputs(inner.graph), given, strict=True))
     results: Any = ()
     with graph.inserting_before(call):
         for node in inner.graph.nodes:
-            if node.op == "placeholder":
-                names[node] = next(arguments)
-            elif node.op == "output":
+            if node in names:
+                continue
+            if node.op == "output":
                 results = fx.map_arg(node.args[0], lambda n: names[n])
             elif node.op == "get_attr":
                 # A graph inside a region that stays: its module moves with it.

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from genie.capture.encode import Unsupported, stride_order
+from genie.capture.inputs import graph_inputs
 from genie.capture.numbers import check_numbers
 from genie.capture.walk import Walk, module_of
 from genie.graph.ir import Constant, Node, Value
@@ -52,8 +53,8 @@ def capture_constants(walk: Walk, names: dict[str, tuple[InputKind, str]]) -> li
         for node, (kind, target) in names.items()
         if kind != InputKind.CONSTANT_TENSOR
     }
-    for node in program.graph.nodes:
-        if node.op != "placeholder" or node.name not in names:
+    for node in graph_inputs(program.graph):
+        if node.name not in names:
             continue
         kind, target = names[node.name]
         tensor = program.constants.get(target)

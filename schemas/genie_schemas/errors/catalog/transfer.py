@@ -230,7 +230,7 @@ TABLE: dict[str, tuple[str, ExitCode, str]] = {
         "DPDK did not start",
         ExitCode.FAILURE,
         """DPDK's environment starts once in a process and cannot be ended and begun again. It
-        refused to start, or it runs already with options that exclude what is asked for now. The
+        refused to start, or it runs already with options that exclude what is asked of it. The
         cause says which; name all devices before the first is opened, or restart the process.""",
     ),
     "GEN0646": (
