@@ -155,7 +155,9 @@ class Session {
   unsigned probes_owed_ = 0;
   unsigned farewells_ = 0;
   Nanos farewell_at_ = 0;
-  bool ping_owed_ = false;
+  // From the beginning: two who have nothing to send learn of each other at once. What goes out
+  // before anything was heard wants an answer, and is repeated until there is one.
+  bool ping_owed_ = true;
   SessionCounters counters_;
 };
 

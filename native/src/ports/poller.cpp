@@ -110,6 +110,7 @@ std::unique_ptr<Channel> Poller::open(SessionOptions options, const Flow& flow, 
   }
   channel->listed_ = true;
   channels_.push_back(channel.get());
+  kick();
   why = Code::Ok;
   return channel;
 }

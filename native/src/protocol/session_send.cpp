@@ -119,7 +119,7 @@ void Session::build(Nanos now) {
   }
   if (ping_owed_) {
     ping_owed_ = false;
-    if (plan_.fits(RecordType::Ping)) plan_.add(ping());
+    if (plan_.fits(RecordType::Ping)) heard_ ? plan_.add(ping()) : plan_.add(ping(), Ref{});
   }
   sender_.add_control(plan_);
   if (now >= pacer_.ready_at()) {
