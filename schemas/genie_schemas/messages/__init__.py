@@ -77,6 +77,7 @@ from genie_schemas.messages._runs import (
     WaitRequest,
 )
 from genie_schemas.messages._session import (
+    AS_BEFORE,
     DataEndpoint,
     DeviceInfo,
     KeepRequest,
@@ -88,6 +89,7 @@ from genie_schemas.messages._session import (
 )
 
 __all__ = [
+    "AS_BEFORE",
     "ENDED",
     "FRAME",
     "MAX_MESSAGE",
