@@ -195,6 +195,7 @@ void Endpoint::join() {
   if (thread_.joinable()) thread_.join();
   if (courier_ != nullptr) courier_->stop();
   const Entry entry(*this);
+  courier_.reset();
   wire_.reset();
   if (wake_fd_ >= 0) ::close(wake_fd_);
   wake_fd_ = -1;
