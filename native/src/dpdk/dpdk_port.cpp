@@ -179,6 +179,7 @@ bool DpdkPort::configure(const DpdkOptions& options, Code& why, std::string& err
     guarded_ = true;
     watch(false);
   }
+  const InterruptGuard::Hold apart(guarded_);
   if (const int code = rte_eth_dev_start(port_)) {
     // memif's driver says -1 for every way in which a client finds nobody.
     if (!guarded_ || code != -1) return failed("start", code);
@@ -201,6 +202,8 @@ DpdkPort::~DpdkPort() {
   // A forked child that closes the port would close its parent's.
   if (::getpid() != owner_pid_) return;
   if (guarded_) watch(true);
+  // What is closed here may be what the interrupt thread is just connecting or disconnecting.
+  const InterruptGuard::Hold apart(guarded_);
   if (shown_count_ != 0)
     rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
   if (pending_count_ != 0) {
@@ -232,6 +235,7 @@ bool DpdkPort::up() {
     if (::ioctl(carrier_fd_, SIOCGIFFLAGS, &request) != 0) return false;
     return (request.ifr_flags & IFF_UP) != 0 && (request.ifr_flags & IFF_RUNNING) != 0;
   }
+  const InterruptGuard::Hold apart(guarded_);
   rte_eth_link link{};
   const bool connected = rte_eth_link_get_nowait(port_, &link) != 0 || link.link_status != 0;
   if (guarded_) watch(connected);
