@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.warm import warm, warm_interpreter
+
+__all__ = ["warm", "warm_interpreter"]
+
 # How long an example takes is the machine's business; `timeout` in pyproject.toml ends what hangs.
 settings.register_profile("genie", deadline=None)
 settings.load_profile("genie")

@@ -3,7 +3,7 @@
 Compiling a model, and running one eagerly beside its plan, start a new interpreter each, most of
 whose time goes into importing the same modules again: some hundred times in these tests. Here the
 first imports them and is forked for each. What a child does is Genie's own;
-`tests/model/test_child.py` and the tests of `genie compile` start it as users do.
+other tests of `tests/model/test_child.py` and of `genie compile` start it as users do.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-_MODULES = [["genie.driver_child"], ["genie.model.eager"]]
-"""What may be run, as its arguments are given."""
+_CHILDREN = [["-P", "-m", module] for module in ("genie.driver_child", "genie.model.eager")]
+"""The interpreter's arguments that start a child; with others it is the interpreter itself."""
 _SERVER = Path(__file__).with_name("warm_server.py")
 _PATIENCE = 30.0  # seconds
 
@@ -27,7 +28,8 @@ _PATIENCE = 30.0  # seconds
 _CALL = """\
 #!{python} -IS
 import array, json, os, socket, sys
-assert sys.argv[1:3] == ["-P", "-m"] and sys.argv[3:] in {modules!r}, sys.argv
+if sys.argv[1:] not in {children!r}:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 listed = map(int, os.listdir("/proc/self/fd"))
 numbers = [n for n in listed if os.path.exists(f"/proc/self/fd/{{n}}")]
 with socket.socket(socket.AF_UNIX) as there:
@@ -47,24 +49,26 @@ os._exit(os.waitstatus_to_exitcode(status))
 
 
 @contextlib.contextmanager
-def interpreter(folder: Path) -> Iterator[Path]:
-    """The program that stands for the interpreter, in an empty folder."""
-    address = str(folder / "s")
+def interpreter() -> Iterator[Path]:
+    """The program that stands for the interpreter."""
     environment = {k: v for k, v in os.environ.items() if k != "COVERAGE_PROCESS_CONFIG"}
-    with subprocess.Popen(
-        [sys.executable, "-P", str(_SERVER), address],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    ) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="genie-warm-") as folder,
+        subprocess.Popen(
+            [sys.executable, "-P", str(_SERVER), f"{folder}/s"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        ) as server,
+    ):
         try:
             assert server.stdin is not None
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
-            program = folder / "python"
+            program = Path(folder) / "python"
             program.write_text(
-                _CALL.format(python=sys.executable, address=address, modules=_MODULES)
+                _CALL.format(python=sys.executable, address=f"{folder}/s", children=_CHILDREN)
             )
             program.chmod(0o700)
             yield program
@@ -75,9 +79,9 @@ def interpreter(folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def warm_interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def warm_interpreter() -> Iterator[Path]:
     """One process that has torch, for all that this one tests."""
-    with interpreter(tmp_path_factory.mktemp("warm")) as program:
+    with interpreter() as program:
         yield program
 
 

@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 
 from genie.cli.main import main
-from tests.warm import warm, warm_interpreter
-
-__all__ = ["warm", "warm_interpreter"]
 
 SPEC = """\
 genie: 1
