@@ -70,7 +70,7 @@ class RemoteLink:
         self.order = opened.node
         self.threads = opened.threads
         self._protocol = release(opened.protocol)
-        self.channel.watch(self.session, opened.heartbeat_ms / 1000)
+        self.channel.watch(self.session, opened.heartbeat_ms / 1000, brief=self._protocol >= (1, 5))
 
     def reconnect(self, until: float) -> None:
         """Open a new session in place of one that was lost, with the same plans installed.

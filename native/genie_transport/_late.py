@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from genie_transport._transport import Transport
+from genie_transport._transport import StandingTransport, Transport, standing
 from genie_transport._types import Capabilities, Counters, Event, Expired, Lost, Region, Transfer
 
 __all__ = ["LateTransport"]
@@ -94,6 +94,11 @@ class LateTransport:
         """Pass an arena on; False before there is a peer, which may not be on this machine."""
         share = getattr(self._chosen, "share", None)
         return share is not None and bool(share(arena))
+
+    @property
+    def standing(self) -> StandingTransport | None:
+        """Who posts and rings without being asked each time; None before there is a peer."""
+        return standing(self._chosen)
 
     def fence(self, epoch: int) -> None:
         def keep() -> None:

@@ -17,7 +17,7 @@ from genie_transport._handle import DMAHandle
 from genie_transport._loopback import LoopbackTransport
 from genie_transport._outstanding import Operation
 from genie_transport._threaded import ThreadedTransport
-from genie_transport._transport import PolledTransport, Transport
+from genie_transport._transport import PolledTransport, Transport, standing
 from genie_transport._types import Capabilities, Limits, Priority, Region, Stats, Transfer
 
 if TYPE_CHECKING:
@@ -263,6 +263,61 @@ class TransferManager(Closing):
         elif deadline is not None:
             self._transport.alarm(deadline)
         return future
+
+    # -- standing transfers ------------------------------------------------------------------
+
+    def stand(
+        self, src: DMAHandle, dst: DMAHandle, trigger: int, *, priority: Priority = Priority.PREFILL
+    ) -> TransferFuture | None:
+        """Move `src` to `dst` each time that the eventfd `trigger` is written to.
+
+        So a process that shares the memory of `src` sends without a word to this one. One at a
+        time: what is triggered meanwhile follows. The future ends with the first failure, or when
+        it is cancelled. None where the path cannot do so: post() each time instead. `trigger` must
+        be non-blocking; it is duplicated.
+        """
+        transport = standing(self._transport)
+        if transport is None:
+            return None
+        future = TransferFuture(
+            next(self._numbers), dst.length, self._pump, self._ends.cancelled, self._ends.path
+        )
+        with self._lock:
+            region = self._regions.get(src.key)
+            problem = self._check_post(region, src, dst)
+            if problem is None and region is not None:
+                start = src.offset - region.handle.offset
+                if not transport.stand(
+                    Transfer(future.op_id, region, start, dst, priority), trigger
+                ):
+                    return None
+                self._outstanding.add(Operation(future, region, True, None))
+        if problem is not None:
+            future._finish(self._ends.error(future, *problem))
+        return future
+
+    def carried(self, future: TransferFuture) -> tuple[int, int]:
+        """How often a standing transfer was verified, and the ns it took; (0, 0) once it ended."""
+        transport = standing(self._transport)
+        return (0, 0) if transport is None else transport.carried(future.op_id)
+
+    def hang(self, handle: DMAHandle, bell: int) -> bool:
+        """Have arrivals in `handle` write to the eventfd `bell` instead of ending an arrival().
+
+        What arrived before, and the end of the connection, still end arrivals. False where the path
+        cannot do so. `bell` must be non-blocking; it is duplicated.
+        """
+        transport = standing(self._transport)
+        with self._lock:
+            region = self._regions.get(handle.key)
+        return transport is not None and region is not None and transport.hang(region, bell)
+
+    def rings(self, handle: DMAHandle) -> int:
+        """How often the bell of `handle` was rung; 0 once it is deregistered."""
+        transport = standing(self._transport)
+        with self._lock:
+            region = self._regions.get(handle.key)
+        return 0 if transport is None or region is None else transport.rings(region)
 
     # -- state -------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from genie_transport._port import NS, PortTransport
 from genie_transport._types import (
     Capabilities,
     Limits,
+    Region,
+    Transfer,
 )
 from genie_transport._ucx_path import found, leave_tls
 from genie_transport._wires import Wire, core
@@ -167,6 +169,34 @@ class NativeTransport(PortTransport):
             verification=_VERIFICATION[self._wire],
             encrypted=bool(self._wire & _SEALED),
         )
+
+    def stand(self, transfer: Transfer, trigger: int) -> bool:
+        """Post `transfer` each time that the eventfd `trigger` is written to, one at a time.
+
+        Until it is cancelled or fails, which is its only event. False: not (any more) possible.
+        """
+        dst = transfer.dst
+        source = transfer.region.address + transfer.start
+        place = (dst.arena, dst.offset, dst.length, dst.epoch, dst.key)
+        try:
+            self._port.stand(transfer.op_id, source, *place, int(transfer.priority), trigger)
+        except RuntimeError as error:
+            _log.info("a transfer is posted each time: %s", error)
+            return False
+        return True
+
+    def hang(self, region: Region, bell: int) -> bool:
+        """Have whole arrivals in `region` write to the eventfd `bell` instead of being events."""
+        return bool(self._port.hang(region.handle.key, bell))
+
+    def carried(self, op_id: int) -> tuple[int, int]:
+        """How often a standing transfer was verified by the peer, and the ns that took in all."""
+        times, ns = self._port.carried(op_id)
+        return times, ns
+
+    def rings(self, region: Region) -> int:
+        """How often the bell of `region` was rung."""
+        return int(self._port.rings(region.handle.key))
 
     def share(self, arena: Any) -> bool:
         """Let the peer read `arena` (a _core.Arena) in place. False: not on this path."""

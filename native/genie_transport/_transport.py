@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from genie_transport._types import Capabilities, Counters, Event, Region, Transfer
 
-__all__ = ["PolledTransport", "Transport"]
+__all__ = ["PolledTransport", "StandingTransport", "Transport", "standing"]
 
 
 class _Orders(Protocol):
@@ -80,6 +80,44 @@ class Transport(_Orders, Protocol):
     def alarm(self, delay: float) -> None:
         """Report Expired in `delay` seconds, unless an earlier one is due."""
         ...
+
+
+@runtime_checkable
+class StandingTransport(Protocol):
+    """What some transports can besides: move bytes at the word of another process.
+
+    Eventfds are duplicated: the caller may close them.
+    """
+
+    def stand(self, transfer: Transfer, trigger: int) -> bool:
+        """Post `transfer` each time that the eventfd `trigger` is written to, one at a time.
+
+        Until it is cancelled or fails, which is its only event. False: not (any more) possible.
+        """
+        ...
+
+    def carried(self, op_id: int) -> tuple[int, int]:
+        """How often a standing transfer was verified by the peer, and the ns that took in all."""
+        ...
+
+    def hang(self, region: Region, bell: int) -> bool:
+        """Have whole arrivals in `region` write to the eventfd `bell` instead of being events.
+
+        Until it is deregistered. False: not (any more) possible.
+        """
+        ...
+
+    def rings(self, region: Region) -> int:
+        """How often the bell of `region` was rung."""
+        ...
+
+
+def standing(transport: object) -> StandingTransport | None:
+    """The transport as one that can do so, or that stands before one; None when none can."""
+    if isinstance(transport, StandingTransport):
+        return transport
+    behind = getattr(transport, "standing", None)
+    return behind if isinstance(behind, StandingTransport) else None
 
 
 class PolledTransport(_Orders, Protocol):

@@ -23,6 +23,7 @@ from genie_runtime.mail import (
     Posted,
     Stop,
     TransferCame,
+    Unwired,
     Wires,
 )
 from genie_runtime.plans import Hop, InstalledPlan
@@ -118,6 +119,8 @@ class Execution(ABC):
                 error is not None
             ):
                 raise transfer_failed(name, error)
+            case Unwired(step, error):
+                raise transfer_failed(step, error)
             case Posted(step, error):
                 self._mail.posted(step)
                 if error is not None:
@@ -151,6 +154,8 @@ class Execution(ABC):
         match event:
             case Ready(step):
                 hop = share.share.outgoing.get(step)
+                if step in share.triggers:
+                    return  # it is on its way
                 if hop is not None and (step not in share.sent or step in share.share.again):
                     share.sent.add(step)
                     self._send(share, hop)

@@ -29,6 +29,9 @@ _log = logging.getLogger("genie_runtime.phases")
 TOKENS = "tokens"
 """The name of a loop's output."""
 
+_MOST_WIRED = 64
+"""Transfers of a device's body that are: their descriptors go to its executor in one message."""
+
 
 def note_phase(telemetry: Telemetry, run_id: str, loop: Loop, phase: str) -> None:
     """A run has come to the entry (`prefill`) or to the body (`decode`) of a loop."""
@@ -67,7 +70,30 @@ class LoopRun(Run):
 
     def _execute(self) -> None:
         note_phase(self._telemetry, self.run_id, self._loop, self.phase)
+        for share in self.shares.values():
+            self._wire(share)
         super()._execute()
+
+    def _wire(self, share: ShareRun) -> None:
+        """Let the body's transfers pass without our word, where their path can.
+
+        A device waits for them in every turn: each thread and process in between costs it.
+        """
+        for step in sorted(share.share.again)[:_MOST_WIRED]:
+            peer = self._wires.peers.get(step)
+            if peer is None:
+                continue
+            if step in self._landings and step in share.incoming:
+                bell = self._mail.hang(peer, self._landings[step])
+                if bell is not None:
+                    share.bells[step] = bell
+            hop = share.share.outgoing.get(step)
+            if hop is not None and step in self._outgoing:
+                source = share.view(share.outgoing[step])
+                target = self._outgoing[step]
+                trigger = self._mail.stand(peer, source, target, step, hop.priority)
+                if trigger is not None:
+                    share.triggers[step] = trigger
 
     # -- events -----------------------------------------------------------------------------
 

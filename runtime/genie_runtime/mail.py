@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,7 +15,19 @@ from genie_runtime.telemetry import Telemetry
 from genie_schemas.errors import GenieError
 
 if TYPE_CHECKING:
-    from genie_transport import DMAHandle, TransferFuture, TransferManager
+    from genie_transport import DMAHandle, Priority, TransferFuture, TransferManager
+
+
+def _class(priority: str) -> Priority:
+    """The transport's class of a step's priority."""
+    from genie_transport import Priority
+
+    return {
+        "decode": Priority.DECODE,
+        "prefill": Priority.PREFILL,
+        "activation": Priority.PREFILL,
+        "weights": Priority.WEIGHTS,
+    }[priority]
 
 
 @dataclass(frozen=True)
@@ -53,13 +66,21 @@ class Posted:
 
 
 @dataclass(frozen=True)
+class Unwired:
+    """A transfer that stood will not be sent any more."""
+
+    name: str
+    error: Exception
+
+
+@dataclass(frozen=True)
 class Stop:
     """End the run with this error."""
 
     error: GenieError
 
 
-Event = ExecutorSaid | InputCame | TransferCame | Posted | Stop
+Event = ExecutorSaid | InputCame | TransferCame | Posted | Unwired | Stop
 """Everything that can happen to a run."""
 
 
@@ -83,6 +104,10 @@ class Mail:
         self._handles: list[tuple[TransferManager, DMAHandle]] = []
         self._posting: Counter[str] = Counter()
         self._sources: dict[str, DMAHandle] = {}
+        self._standing: list[tuple[TransferManager, TransferFuture]] = []
+        self._ringing: list[tuple[TransferManager, DMAHandle]] = []
+        self._eventfds: list[int] = []
+        self._withdrawn = False
         self.transfer_ns = 0
         """Time that posts took, from posting to the receiver's word, added up."""
 
@@ -129,20 +154,7 @@ class Mail:
         `priority` is a step's, `deadline` monotonic time. What is sent `again` and again under a
         name always lies in the same `source`.
         """
-        from genie_transport import Priority
-
-        classes = {
-            "decode": Priority.DECODE,
-            "prefill": Priority.PREFILL,
-            "activation": Priority.PREFILL,
-            "weights": Priority.WEIGHTS,
-        }
-        known = self._sources.get(name) if again else None
-        mine = known or manager.register(source)
-        if known is None:
-            self._handles.append((manager, mine))
-        if again:
-            self._sources[name] = mine
+        mine = self._source(manager, source, name if again else None)
         self._posting[name] += 1
         begun = time.monotonic_ns()
 
@@ -154,8 +166,84 @@ class Mail:
             self._put(Posted(name, error))
 
         left = max(deadline - time.monotonic(), 0.001)
-        future = manager.post(mine, handle, priority=classes[priority], deadline=left)
+        future = manager.post(mine, handle, priority=_class(priority), deadline=left)
         future.add_done_callback(done)
+
+    def _source(self, manager: TransferManager, source: memoryview, name: str | None) -> DMAHandle:
+        """The handle of `source`, which is made once for what is sent again under a name."""
+        known = None if name is None else self._sources.get(name)
+        if known is not None:
+            return known
+        mine = manager.register(source)
+        self._handles.append((manager, mine))
+        if name is not None:
+            self._sources[name] = mine
+        return mine
+
+    # -- without a word of ours --------------------------------------------------------------
+
+    def stand(
+        self,
+        manager: TransferManager,
+        source: memoryview,
+        handle: DMAHandle,
+        name: str,
+        priority: str,
+    ) -> int | None:
+        """An eventfd: each write to it sends `source` to the peer's `handle`.
+
+        `Unwired(name)` is put when that fails. None where the path cannot do so, or no descriptor
+        is left: `post` each time instead. The eventfd is open until `withdraw`.
+        """
+        mine = self._source(manager, source, name)
+        trigger = self._eventfd(os.EFD_NONBLOCK)
+        if trigger is None:
+            return None
+        future = manager.stand(mine, handle, trigger, priority=_class(priority))
+        if future is None:
+            return None
+        self._standing.append((manager, future))
+
+        def done(future: TransferFuture) -> None:
+            error = future.exception(0)
+            if error is not None and not self._withdrawn:
+                self._put(Unwired(name, error))
+
+        future.add_done_callback(done)
+        return trigger
+
+    def hang(self, manager: TransferManager, handle: DMAHandle) -> int | None:
+        """An eventfd, a semaphore, that arrivals in `handle` write to, instead of being events.
+
+        What came before, and the end of the connection, are events all the same. None as `stand`.
+        """
+        bell = self._eventfd(os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+        if bell is None or not manager.hang(handle, bell):
+            return None
+        self._ringing.append((manager, handle))
+        return bell
+
+    def _eventfd(self, flags: int) -> int | None:
+        try:
+            made = os.eventfd(0, flags | os.EFD_CLOEXEC)
+        except OSError:
+            return None
+        self._eventfds.append(made)
+        return made
+
+    def _take_down(self) -> None:
+        """End what stands, and count what passed."""
+        self._withdrawn = True
+        for manager, future in self._standing:
+            times, took = manager.carried(future)
+            self.transfer_ns += took
+            self._telemetry.add("bytes_out", times * future.length)
+            future.cancel()
+        for manager, handle in self._ringing:
+            self._telemetry.add("bytes_in", manager.rings(handle) * handle.length)
+        for eventfd in self._eventfds:
+            os.close(eventfd)
+        self._standing, self._ringing, self._eventfds = [], [], []
 
     def expect(self, name: str) -> None:
         """Somebody else posts under this name, and puts `Posted(name)` when that has ended."""
@@ -174,6 +262,7 @@ class Mail:
         """Take every handle back: nobody can write into the run's regions any more."""
         from genie_transport import TransferError
 
+        self._take_down()
         for manager, handle in self._handles:
             with contextlib.suppress(TransferError):  # withdrawn with its connection
                 manager.deregister(handle)

@@ -129,10 +129,8 @@ class Node:
 
     def heartbeat(self, request: KeepRequest) -> Pulse:
         """Renew a session's lease; tells the node's telemetry of the moment."""
+        self.keep(request)
         core = self.core
-        session = core.session(request.session)
-        session.renew()
-        self._count(session, request)
         with core.lock:
             sessions = list(core.sessions.values())
         telemetry = core.telemetry
@@ -144,6 +142,12 @@ class Node:
             bytes_out=telemetry.get("bytes_out"),
             reserved_bytes=sum(core.budget.usage(d)[0] for d in core.devices),
         )
+
+    def keep(self, request: KeepRequest) -> None:
+        """Renew a session's lease; GEN0508 when there is none of that id."""
+        session = self.core.session(request.session)
+        session.renew()
+        self._count(session, request)
 
     def _count(self, session: Session, request: KeepRequest) -> None:
         for name, grown in session.count(request.lazy).items():

@@ -73,6 +73,10 @@ class RunRequest:
     of this device's return steps to the regions that receive them. `dims` binds every dimension
     that the entry point uses. `entrypoint` may name a generation loop: inputs and transfers are
     then those of its entry and body, it has no output regions, and `generation` is given.
+
+    `bells` and `triggers` are non-blocking eventfds of transfers, by step, that pass without a word
+    in between: an incoming one's is written to when its bytes are there, and the executor writes to
+    an outgoing one's when its region holds the value. They stay open until the run's last event.
     """
 
     run_key: str
@@ -87,6 +91,8 @@ class RunRequest:
     outputs: Mapping[str, Region]
     state: StateUse | None = None
     generation: Generation | None = None
+    bells: Mapping[str, int] = field(default_factory=dict)
+    triggers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,8 @@ class ExecutorPort(Protocol):
     there have no effect. After `close`, what needs the executor raises GEN0415.
 
     A generation loop runs its body many times: each turn reports `Ready` for every transfer that
-    leaves, and takes one `deliver` for every one that arrives.
+    leaves, and takes one `deliver` for every one that arrives. A transfer that has a trigger is
+    reported the first time only; one that has a bell takes `deliver` too.
     """
 
     @property

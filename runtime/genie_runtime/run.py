@@ -105,6 +105,7 @@ class Run(Execution):
         self._on_released = on_released
         self._keep = keep
         self._outputs: Mapping[str, DMAHandle] = {}
+        self._landings: Mapping[str, DMAHandle] = {}
         self._stored: StoredOutputs | None = None
         self._released = False
         self._release_lock = threading.Lock()
@@ -130,6 +131,7 @@ class Run(Execution):
                         came,
                         again=step in share.share.again,
                     )
+        self._landings = incoming
         return inputs, incoming
 
     def input_view(self, name: str) -> memoryview:

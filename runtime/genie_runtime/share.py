@@ -56,6 +56,9 @@ class ShareRun:
     sent: set[str] = field(default_factory=set)
     stats: list[RunStats] = field(default_factory=list)
     restart_at: float = 0.0
+    bells: dict[str, int] = field(default_factory=dict)
+    triggers: dict[str, int] = field(default_factory=dict)
+    """Eventfds of transfers that pass without our word; see `RunRequest`."""
     _held: list[Region] = field(default_factory=list)
 
     def sizes(self) -> list[int]:
@@ -146,6 +149,8 @@ class ShareRun:
             outputs=dict(self.outputs),
             state=self.uses,
             generation=self.generation,
+            bells=self.bells,
+            triggers=self.triggers,
         )
         self.executor.run(request, on_event)
         for step in sorted(self.delivered):

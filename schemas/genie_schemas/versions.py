@@ -38,7 +38,7 @@ PLAN_MIN_READER: Final = "1.0"
 SPEC_FORMAT: Final = 1
 """Value of the spec's `genie` key."""
 
-CONTROL_PROTOCOL: Final = "1.4"
+CONTROL_PROTOCOL: Final = "1.5"
 """Version of the control service; a session agrees on the lower of both sides' minor versions."""
 
 
@@ -99,6 +99,7 @@ LOG: Final[tuple[Change, ...]] = (
     Change("2026-11-23", "plan", "1.1", "steps move several states on; loops that sample tokens"),
     Change("2026-11-23", "control", "1.3", "clients tell what their lazy device counts"),
     Change("2026-11-23", "control", "1.4", "state between runs; loops that stream their tokens"),
+    Change("2026-11-23", "control", "1.5", "a heartbeat that says nothing new has no bytes"),
 )
 """Newest last. The last entry of a subject carries its present version; a test holds this."""
 

@@ -35,9 +35,6 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     lost = ("socket:", "bpf-map") if "dpdk" in name else ()
     if "dpdk-memif" in name:
         lost = (*lost, "[eventfd]")
-    # And UCX, now and then, what it shared with a process that was killed in mid-message.
-    if "killed" in name and "ucx" in name:
-        lost = ("",)
     eventually(
         lambda: all(any(kind in d for kind in lost) for d in descriptors() - before),
         "all descriptors are closed",

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "genie/courier.h"
 #include "genie/events.h"
 #include "genie/link.h"
 #include "genie/wire.h"
@@ -47,6 +48,16 @@ class Endpoint {
   bool withdraw(const Key& key);
   void fence(std::uint64_t epoch);
   void post(const Order& order);
+  // Posts the order each time that the eventfd `trigger` is written to, one at a time, until it is
+  // cancelled or fails. Takes a duplicate. False, and `error` says why, when it cannot.
+  bool stand(const Order& order, int trigger, std::string& error);
+  // What became of a standing order so far; nothing once it has ended.
+  Carried carried(std::uint64_t op);
+  // Has whole arrivals in a region write to an eventfd instead of being events, until it is
+  // withdrawn. Takes a duplicate. False: it is not known, or no descriptor is left.
+  bool hang(const Key& key, int eventfd);
+  // How often that was, so far.
+  std::uint64_t rings(const Key& key);
   // When it returns, the source is not read any more.
   bool cancel(std::uint64_t op);
   // Has an Expired event come in `delay_ns`, unless one is due before.
@@ -88,6 +99,8 @@ class Endpoint {
   void run();
   bool turn();
   void take_orders();
+  bool send_now();
+  void triggered(std::uint64_t op, std::uint64_t times);
   bool keep_alive(std::int64_t now);
   std::int64_t next_beat() const;
   void ring(std::int64_t now);
@@ -105,6 +118,7 @@ class Endpoint {
   Counters counters_;
   Link link_;
   std::unique_ptr<Wire> wire_;
+  std::unique_ptr<Courier> courier_;  // from the first standing order on
   std::thread thread_;
   int wake_fd_;
   int owner_pid_;

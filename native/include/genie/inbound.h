@@ -40,6 +40,10 @@ class Incoming {
 class Inbound {
  public:
   void add(const Region& region);
+  // Has arrivals in all of the region ring a bell. False: it is not known.
+  bool hang(const Key& key, std::shared_ptr<Bell> bell);
+  // How often the region's bell was rung.
+  std::uint64_t rings(const Key& key) const;
   // Forgets the region, and calls f(message) for each transfer that this ends.
   template <typename F>
   bool withdraw(const Key& key, F f) {

@@ -10,6 +10,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
+#include <unordered_map>
+#include <utility>
 
 #include "genie/events.h"
 #include "genie/flat_map.h"
@@ -49,7 +52,20 @@ class Link {
   void post(const Order& order);
   // Sends no more of it; false when it is not known (any more).
   bool cancel(std::uint64_t op);
+  // Keeps an order that trigger() posts: any number of times, one at a time. Its events are only
+  // that it failed; cancel() ends it.
+  void stand(const Order& order);
+  // False: the order does not stand (any more).
+  bool trigger(std::uint64_t op, std::uint64_t times);
+  // What became of a standing order so far; nothing when it does not stand.
+  Carried carried(std::uint64_t op) const;
+  // What the clock says, for `carried`.
+  void at(std::int64_t now) { now_ = now; }
   void add(const Region& region) { inbound_.add(region); }
+  bool hang(const Key& key, std::shared_ptr<Bell> bell) {
+    return inbound_.hang(key, std::move(bell));
+  }
+  std::uint64_t rings(const Key& key) const { return inbound_.rings(key); }
   // When it returns no further byte of the region will be placed. False: it is not known.
   bool withdraw(const Key& key);
   void fence(std::uint64_t epoch);
@@ -81,6 +97,13 @@ class Link {
     std::uint64_t message;
     std::uint64_t verified;
   };
+  struct Standing {
+    Order order;
+    std::uint64_t owed = 0;  // triggers that wait for the post before them
+    Carried carried{};
+    std::int64_t begun = 0;
+    bool under_way = false;
+  };
   struct Control {
     Kind kind;
     std::uint64_t message;
@@ -96,6 +119,8 @@ class Link {
   Verdict refused(const Header& header);
   void turn_away(std::uint64_t message, Refusal refusal);
   void finish(Outgoing* outgoing);
+  void complete(Outgoing* outgoing);
+  void begin(Standing& standing);
   void note_in_flight();
   std::uint64_t length_of(const Outgoing* outgoing) const { return outgoing->order.dst.length; }
 
@@ -103,6 +128,7 @@ class Link {
   Counters& counters_;
   Terms own_;
   Terms peer_{};
+  std::int64_t now_ = 0;
   bool connected_ = false;
   bool peer_closed_ = false;
   std::uint32_t chunk_;
@@ -111,6 +137,7 @@ class Link {
   SendQueue queue_;
   FlatMap<Outgoing*> known_;   // by operation: queued or not yet acknowledged
   FlatMap<Outgoing*> opened_;  // by message
+  std::unordered_map<std::uint64_t, Standing> standing_;
   std::deque<Control> control_;
   std::uint64_t next_message_ = 0;
   std::uint64_t sent_ = 0;

@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "genie/bytes.h"
+#include "genie/courier.h"
 #include "genie/events.h"
 
 namespace genie {
@@ -64,6 +66,7 @@ struct Region {
   Key key{};
   bool writable = false;
   EventSlot arrivals{};
+  std::shared_ptr<Bell> bell;  // rung by arrivals, which then are no events
 };
 
 // One post. The source stays valid until the operation's last event, or until cancel() returns.
@@ -72,6 +75,12 @@ struct Order {
   const std::byte* source = nullptr;
   Destination dst{};
   int priority = 1;
+};
+
+// What became of a standing order: how often the peer verified it, and how long that took in all.
+struct Carried {
+  std::uint64_t times = 0;
+  std::int64_t ns = 0;
 };
 
 // The bounds that both sides of a connection tell each other.

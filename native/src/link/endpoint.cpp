@@ -35,6 +35,7 @@ bool Endpoint::inherited() const { return ::getpid() != owner_pid_; }
 Endpoint::~Endpoint() {
   if (inherited()) {
     if (thread_.joinable()) thread_.detach();
+    if (courier_ != nullptr) courier_->abandon();
     (void)wire_.release();
     return;
   }
@@ -94,11 +95,7 @@ void Endpoint::post(const Order& order) {
   if (order.dst.length <= kInline && !held_ && lock_.try_lock()) {
     if (!ended_ && !closing_ && !held_ && wire_ != nullptr) {
       take_orders();
-      Turn turn;
-      wire_->send(link_, turn, Wanted::All);
-      if (turn.sent) spoke_ = now_ns();
-      // What is left, and how a failure ends, is the driver's part.
-      const bool rest = turn.more || turn.ended() || !wire_->flushed() || link_.has_outgoing();
+      const bool rest = send_now();
       lock_.unlock();
       if (rest) kick();
       return;
@@ -108,9 +105,70 @@ void Endpoint::post(const Order& order) {
   kick();
 }
 
+// Sends, under the lock, what can go at once. True when something is left: that, and how a failure
+// ends, is the driver's part.
+bool Endpoint::send_now() {
+  Turn turn;
+  wire_->send(link_, turn, Wanted::All);
+  if (turn.sent) spoke_ = now_ns();
+  return turn.more || turn.ended() || !wire_->flushed() || link_.has_outgoing();
+}
+
+bool Endpoint::stand(const Order& order, int trigger, std::string& error) {
+  auto descriptor = OwnedFd::duplicate(trigger);
+  if (descriptor == nullptr) {
+    error = "no descriptors are left";
+    return false;
+  }
+  const Entry entry(*this);
+  if (ended_ || closing_) {
+    error = "the connection has ended";
+    return false;
+  }
+  if (courier_ == nullptr) {
+    auto courier = std::make_unique<Courier>(
+        [this](std::uint64_t op, std::uint64_t times) { triggered(op, times); });
+    if (!courier->start(error)) return false;
+    courier_ = std::move(courier);
+  }
+  link_.stand(order);
+  courier_->add(order.op, std::move(descriptor));
+  return true;
+}
+
+void Endpoint::triggered(std::uint64_t op, std::uint64_t times) {
+  bool rest = false;
+  {
+    const Entry entry(*this);
+    link_.at(now_ns());
+    if (ended_ || !link_.trigger(op, times)) return;
+    rest = closing_ || held_ || wire_ == nullptr || send_now();
+  }
+  if (rest) kick();
+}
+
+Carried Endpoint::carried(std::uint64_t op) {
+  const Entry entry(*this);
+  return link_.carried(op);
+}
+
+std::uint64_t Endpoint::rings(const Key& key) {
+  const Entry entry(*this);
+  return link_.rings(key);
+}
+
+bool Endpoint::hang(const Key& key, int eventfd) {
+  auto descriptor = OwnedFd::duplicate(eventfd);
+  if (descriptor == nullptr) return false;
+  auto bell = std::make_shared<Bell>(std::move(descriptor));
+  const Entry entry(*this);
+  return !ended_ && link_.hang(key, std::move(bell));
+}
+
 bool Endpoint::cancel(std::uint64_t op) {
   const Entry entry(*this);
   take_orders();
+  if (courier_ != nullptr) courier_->remove(op);
   if (!link_.cancel(op)) return false;
   if (wire_ != nullptr) wire_->forget(op);
   kick();
@@ -135,7 +193,9 @@ void Endpoint::join() {
   if (inherited()) return;
   const std::lock_guard hold(join_lock_);
   if (thread_.joinable()) thread_.join();
+  if (courier_ != nullptr) courier_->stop();
   const Entry entry(*this);
+  courier_.reset();
   wire_.reset();
   if (wake_fd_ >= 0) ::close(wake_fd_);
   wake_fd_ = -1;
@@ -171,6 +231,7 @@ bool Endpoint::turn() {
   const std::int64_t now = now_ns();
   if (alarm_ != 0 && now >= alarm_) ring(now);
   if (held_) return false;
+  link_.at(now);
   take_orders();
   if (wire_ == nullptr) {
     if (closing_) end(611, "the manager was closed");

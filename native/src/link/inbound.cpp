@@ -1,6 +1,7 @@
 #include "genie/inbound.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace genie {
 
@@ -38,6 +39,19 @@ void Incoming::add(std::uint64_t offset, std::uint64_t count) {
 }
 
 void Inbound::add(const Region& region) { regions_.insert_or_assign(region.key, region); }
+
+bool Inbound::hang(const Key& key, std::shared_ptr<Bell> bell) {
+  const auto found = regions_.find(key);
+  if (found == regions_.end()) return false;
+  found->second.bell = std::move(bell);
+  return true;
+}
+
+std::uint64_t Inbound::rings(const Key& key) const {
+  const auto found = regions_.find(key);
+  if (found == regions_.end() || found->second.bell == nullptr) return 0;
+  return found->second.bell->rings();
+}
 
 Refusal Inbound::open(std::uint64_t message, const Destination& dst) {
   const auto found = regions_.find(dst.key);

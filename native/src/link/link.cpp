@@ -20,14 +20,38 @@ void Link::connect(const Terms& peer) {
 void Link::post(const Order& order) { known_.insert(order.op, queue_.add(order)); }
 
 bool Link::cancel(std::uint64_t op) {
+  const bool stood = standing_.erase(op) != 0;
   Outgoing** found = known_.find(op);
-  if (found == nullptr) return false;
+  if (found == nullptr) return stood;
   Outgoing* outgoing = *found;
   if (outgoing->message != kUnopened) {
     control_.push_back({Kind::Cancel, outgoing->message, 0, 0});
   }
   finish(outgoing);
   return true;
+}
+
+void Link::stand(const Order& order) { standing_.insert_or_assign(order.op, Standing{order}); }
+
+bool Link::trigger(std::uint64_t op, std::uint64_t times) {
+  const auto found = standing_.find(op);
+  if (found == standing_.end()) return false;
+  Standing& standing = found->second;
+  standing.owed += times;
+  if (!standing.under_way) begin(standing);
+  return true;
+}
+
+void Link::begin(Standing& standing) {
+  --standing.owed;
+  standing.under_way = true;
+  standing.begun = now_;
+  post(standing.order);
+}
+
+Carried Link::carried(std::uint64_t op) const {
+  const auto found = standing_.find(op);
+  return found == standing_.end() ? Carried{} : found->second.carried;
 }
 
 bool Link::withdraw(const Key& key) {
@@ -48,6 +72,7 @@ void Link::clear() {
   inbound_.clear();
   known_.clear();
   opened_.clear();
+  standing_.clear();
   queue_.clear();
   control_.clear();
   acks_.clear();
@@ -58,6 +83,22 @@ void Link::finish(Outgoing* outgoing) {
   known_.erase(outgoing->order.op);
   if (outgoing->message != kUnopened) opened_.erase(outgoing->message);
   queue_.release(outgoing);
+}
+
+// The peer has verified all of it.
+void Link::complete(Outgoing* outgoing) {
+  const std::uint64_t op = outgoing->order.op;
+  finish(outgoing);
+  const auto found = standing_.find(op);
+  if (found == standing_.end()) {
+    events_.completed(op);
+    return;
+  }
+  Standing& standing = found->second;
+  ++standing.carried.times;
+  standing.carried.ns += now_ - standing.begun;
+  standing.under_way = false;
+  if (standing.owed > 0) begin(standing);
 }
 
 // -- sending ----------------------------------------------------------------------------------
@@ -273,7 +314,13 @@ Verdict Link::landed(const Header& header, bool intact) {
   }
   if (whole) {
     Region& region = *incoming->region;
-    if (incoming->length == region.length) events_.arrived(region.key, region.arrivals);
+    if (incoming->length == region.length) {
+      if (region.bell != nullptr) {
+        region.bell->ring();
+      } else {
+        events_.arrived(region.key, region.arrivals);
+      }
+    }
     // Not drop(): places of other transfers stay good.
     inbound_.close(header.message);
   }
@@ -296,9 +343,8 @@ Verdict Link::acked(const Header& header) {
   }
   outgoing->verified = header.offset;
   if (outgoing->verified == length_of(outgoing) && outgoing->exhausted()) {
-    events_.completed(outgoing->order.op);
-    finish(outgoing);
-  } else {
+    complete(outgoing);
+  } else if (!standing_.contains(outgoing->order.op)) {
     events_.progressed(outgoing->order.op, header.offset, outgoing->progress);
   }
   return {};
@@ -313,6 +359,7 @@ Verdict Link::refused(const Header& header) {
   Outgoing* outgoing = *found;
   events_.failed(outgoing->order.op, static_cast<std::uint16_t>(header.offset % 10000),
                  header.length);
+  standing_.erase(outgoing->order.op);
   finish(outgoing);
   return {};
 }

@@ -87,6 +87,40 @@ class Port {
     endpoint_->post(order);
   }
 
+  void stand(std::uint64_t op, std::uint64_t address, std::uint64_t arena, std::uint64_t offset,
+             std::uint64_t length, std::uint64_t epoch, const nb::bytes& key, int priority,
+             int trigger) {
+    const Order order = order_of(op, address, arena, offset, length, epoch, key, priority);
+    std::string error;
+    bool stands = false;
+    {
+      const nb::gil_scoped_release free;
+      stands = endpoint_->stand(order, trigger, error);
+    }
+    if (!stands) throw std::runtime_error(error);
+  }
+
+  bool hang(const nb::bytes& bytes, int eventfd) {
+    const Key key = to_key(bytes);
+    const nb::gil_scoped_release free;
+    return endpoint_->hang(key, eventfd);
+  }
+
+  nb::tuple carried(std::uint64_t op) {
+    Carried found;
+    {
+      const nb::gil_scoped_release free;
+      found = endpoint_->carried(op);
+    }
+    return nb::make_tuple(found.times, found.ns);
+  }
+
+  std::uint64_t rings(const nb::bytes& bytes) {
+    const Key key = to_key(bytes);
+    const nb::gil_scoped_release free;
+    return endpoint_->rings(key);
+  }
+
   nb::tuple counters() {
     Counters found;
     {
@@ -210,6 +244,12 @@ NB_MODULE(_core, m) {
            "epoch"_a, "key"_a)
       .def("post", &Port::post, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
            "key"_a, "priority"_a)
+      .def("stand", &Port::stand, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
+           "key"_a, "priority"_a, "trigger"_a)
+      .def("hang", &Port::hang, "key"_a, "eventfd"_a)
+      .def("carried", &Port::carried, "op"_a,
+           nb::sig("def carried(self, op: int) -> tuple[int, int]"))
+      .def("rings", &Port::rings, "key"_a)
       .def("counters", &Port::counters,
            nb::sig("def counters(self) -> tuple[int, int, int, int, int]"))
       .def("attach_shm", &Port::attach_shm, "fd"_a, "greeting"_a, "window"_a, "chunk"_a,

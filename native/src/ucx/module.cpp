@@ -2,8 +2,6 @@
 
 #include <nanobind/nanobind.h>
 
-#include <string>
-
 #include "ucx_port.h"
 
 namespace nb = nanobind;
@@ -17,11 +15,4 @@ const genie::UcxFactory factory{genie::kUcxAbi, sizeof(genie::UcxFactory), &geni
 NB_MODULE(_ucx, m) {
   m.doc() = "UCX for the native transports.";
   m.attr("factory") = nb::capsule(&factory, genie::kUcxCapsule);
-  m.def("version", [] {
-    unsigned major = 0;
-    unsigned minor = 0;
-    unsigned release = 0;
-    ucp_get_version(&major, &minor, &release);
-    return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(release);
-  });
 }

@@ -11,7 +11,7 @@ namespace {
 
 constexpr unsigned kMessageId = 1;
 constexpr int kSteps = 16;  // calls of UCX in one progress()
-constexpr std::chrono::milliseconds kPatience{2000};
+constexpr std::chrono::milliseconds kPatience{250};
 
 struct Config {
   ucp_config_t* config = nullptr;
@@ -111,8 +111,10 @@ bool UcpPort::reserve(std::size_t size, std::string& error) {
   return false;
 }
 
-// When UCX does not let go in time, all is left to the end of the process rather than freed under
-// it.
+// UCX is given time to end its calls. It cannot when a peer dies with its queue in shared memory
+// full: closing waits for room there, also when forced, and what the peer had not fetched waits for
+// the closing. The worker is then destroyed around them, which no call of UCX's outlives; so it
+// goes before the memory that they name.
 void UcpPort::release() {
   sink_ = nullptr;
   close();
@@ -120,9 +122,8 @@ void UcpPort::release() {
   while (worker_ != nullptr && under_way_ > 0 && std::chrono::steady_clock::now() < deadline) {
     ucp_worker_progress(worker_);
   }
-  if (under_way_ > 0) return;
-  if (registration_ != nullptr) ucp_mem_unmap(context_, registration_);
   if (worker_ != nullptr) ucp_worker_destroy(worker_);
+  if (registration_ != nullptr) ucp_mem_unmap(context_, registration_);
   if (context_ != nullptr) ucp_cleanup(context_);
   if (memory_ != nullptr) ::munmap(memory_, size_);
   delete this;

@@ -1,5 +1,8 @@
 // Endpoints over their real wires; run under ThreadSanitizer and AddressSanitizer too.
 #include <doctest/doctest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <deque>
@@ -98,6 +101,96 @@ TEST_CASE("posts, cancellations and withdrawals from many threads") {
     const auto data = noise(64, 9);
     pair.a.endpoint->post(order_to(1'000'000, data, regions[0]));
     CHECK(pair.a.completed(1'000'000));
+  }
+}
+
+// What an eventfd counts, once it has come to `wanted`.
+std::uint64_t rung(int fd, std::uint64_t wanted) {
+  std::uint64_t heard = 0;
+  const std::int64_t limit = now_ns() + 60'000'000'000;
+  while (heard < wanted && now_ns() < limit) {
+    pollfd watched{fd, POLLIN, 0};
+    ::poll(&watched, 1, 100);
+    std::uint64_t count = 0;
+    if (::read(fd, &count, sizeof count) == sizeof count) heard += count;
+  }
+  return heard;
+}
+
+TEST_CASE("an order stands: each trigger sends it once, and each arrival rings") {
+  for (const auto& [name, make] : wires()) {
+    CAPTURE(name);
+    for (const std::size_t size : {64u, 300'000u}) {
+      CAPTURE(size);
+      auto data = noise(size, 3);
+      std::vector<std::byte> buffer(size);
+      const OwnedFd trigger(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+      const OwnedFd bell(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+      Pair pair = make();
+      const Region region = region_of(buffer, 1);
+      pair.b.endpoint->add(region);
+      REQUIRE(pair.b.endpoint->hang(region.key, bell.fd()));
+      std::string error;
+      REQUIRE(pair.a.endpoint->stand(order_to(7, data, region), trigger.fd(), error));
+      const auto pull = [&](std::uint64_t times) {
+        REQUIRE(::write(trigger.fd(), &times, sizeof times) == sizeof times);
+      };
+      for (int turn = 0; turn < 20; ++turn) {
+        data[0] = static_cast<std::byte>(turn);
+        pull(1);
+        REQUIRE(rung(bell.fd(), 1) == 1);
+        REQUIRE(buffer == data);
+      }
+      pull(5);  // one at a time, none forgotten
+      CHECK(rung(bell.fd(), 5) == 5);
+      const std::int64_t limit = now_ns() + 60'000'000'000;
+      while (pair.a.endpoint->carried(7).times < 25 && now_ns() < limit) std::this_thread::yield();
+      CHECK(pair.a.endpoint->carried(7).times == 25);
+      CHECK(pair.a.endpoint->carried(7).ns > 0);
+      CHECK(pair.b.endpoint->rings(region.key) == 25);
+      CHECK(pair.a.endpoint->cancel(7));
+      CHECK_FALSE(pair.a.endpoint->cancel(7));
+      pull(1);
+      // Nobody sends it any more, and nothing of all this was an event.
+      const auto other = noise(64, 4);
+      std::vector<std::byte> place(64);
+      const Region last = region_of(place, 2);
+      pair.b.endpoint->add(last);
+      pair.a.endpoint->post(order_to(8, other, last));
+      REQUIRE(pair.a.completed(8));
+      CHECK(rung(bell.fd(), 0) == 0);
+      std::uint64_t count = 0;
+      CHECK(::read(bell.fd(), &count, sizeof count) == -1);
+      pair.b.endpoint->poll(pair.b.events, 1'000'000);
+      for (const Side* side : {&pair.a, &pair.b}) {
+        for (const Event& e : side->events) {
+          CHECK_FALSE((e.type == EventType::Arrived && e.key == region.key));
+          CHECK_FALSE((e.type == EventType::Completed && e.a == 7));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a standing order fails once, where its peer withdraws the destination") {
+  for (const auto& [name, make] : wires()) {
+    CAPTURE(name);
+    const auto data = noise(64, 3);
+    std::vector<std::byte> buffer(64);
+    const OwnedFd trigger(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    Pair pair = make();
+    const Region region = region_of(buffer, 1);
+    std::string error;
+    REQUIRE(pair.a.endpoint->stand(order_to(7, data, region), trigger.fd(), error));
+    CHECK_FALSE(pair.b.endpoint->hang(region.key, trigger.fd()));  // not known there
+    const std::uint64_t one = 1;
+    REQUIRE(::write(trigger.fd(), &one, sizeof one) == sizeof one);
+    REQUIRE(pair.a.until([](const Event& e) { return e.type == EventType::Failed && e.a == 7; }));
+    CHECK_FALSE(pair.a.endpoint->cancel(7));
+    pair.a.endpoint->close();
+    REQUIRE(pair.a.lost());
+    CHECK_FALSE(pair.a.endpoint->stand(order_to(9, data, region), trigger.fd(), error));
+    CHECK(error == "the connection has ended");
   }
 }
 

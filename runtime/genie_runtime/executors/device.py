@@ -211,6 +211,7 @@ class DeviceExecutor:
         refused: GenieError | None = None
         with self._lock:
             if self._closed:
+                run.unwire()
                 raise GenieError("GEN0415", f"the executor of {self.spec.id} is closed")
             active = self._active.setdefault(request.run_key, {})
             other = active.get(request.device)
@@ -225,6 +226,7 @@ class DeviceExecutor:
                 active[request.device] = run
         if refused is not None:
             failed = Failed(refused)
+            run.unwire()
             self._pool.submit(lambda: run.finish(failed))
             return
         if other is not None:
@@ -243,6 +245,7 @@ class DeviceExecutor:
         finally:
             self._watchdog.remove(run)
             self._forget(run)
+            run.unwire()
         if event is not None:
             run.finish(event)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,7 @@ __all__ = ["Area", "Int", "Message", "Run", "Text", "area"]
 Int = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Area = Annotated[list[Int], Field(min_length=3, max_length=3)]
 Text = Annotated[str, Field(max_length=1024)]
+Wired = Annotated[list[Text], Field(max_length=64)]
 _Token = Annotated[int, Field(ge=-1, le=2**53 - 1)]
 _ROWS = Field(max_length=MAX_ROWS)
 Hex = Annotated[
@@ -100,6 +102,9 @@ class Run(Message):
     outputs: dict[Text, Area]
     state: StateData | None = None
     generation: GenerationData | None = None
+    bells: Wired = Field(default_factory=list)
+    triggers: Wired = Field(default_factory=list)
+    """Steps whose eventfds follow the frame, the bells' first; see `RunRequest`."""
 
     @classmethod
     def of(cls, ticket: int, request: RunRequest) -> Run:
@@ -120,10 +125,13 @@ class Run(Message):
             generation=None
             if request.generation is None
             else GenerationData.of(request.generation),
+            bells=list(request.bells),
+            triggers=list(request.triggers),
         )
 
-    def request(self) -> RunRequest:
-        """The request that it carries."""
+    def request(self, eventfds: Sequence[int] = ()) -> RunRequest:
+        """The request that it carries; `eventfds` are those that followed it."""
+        wired = len(self.bells)
         return RunRequest(
             run_key=self.run_key,
             attempt=self.attempt,
@@ -137,4 +145,6 @@ class Run(Message):
             outputs={n: Region(*r) for n, r in self.outputs.items()},
             state=None if self.state is None else self.state.use(),
             generation=None if self.generation is None else self.generation.generation(),
+            bells=dict(zip(self.bells, eventfds[:wired], strict=True)),
+            triggers=dict(zip(self.triggers, eventfds[wired:], strict=True)),
         )

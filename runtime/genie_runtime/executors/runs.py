@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from genie_runtime.executors.wired import Wired
 from genie_runtime.ports import Failed, Finished, OnEvent, Ready, RunEvent, RunRequest, Sampled
 from genie_schemas.errors import GenieError, Place
 
@@ -81,6 +82,10 @@ class Run:
     overdue_since: float | None = None
     computing: tuple[str, float] | None = None
     """Step being computed and when its time is up, by the monotonic clock."""
+    wired: Wired = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wired = Wired(self.request.bells, self.request.triggers)
 
     def emit(self, event: RunEvent) -> None:
         """Report an event; after the last one, nothing. Called outside every lock of ours."""
@@ -105,25 +110,46 @@ class Run:
         if self.cancelled:
             raise cancelled_error(self.request.run_key)
 
+    def ready(self, step: str) -> None:
+        """The region of an outgoing transfer holds its value: have it sent.
+
+        One that has a trigger is reported the first time only.
+        """
+        with self.changed:
+            if self.ended:
+                raise RunEnded
+            known = self.wired.pull(step)
+        if not known:
+            self.emit(Ready(step))
+
     def deliver(self, step: str) -> None:
         """Mark the bytes of an incoming transfer as arrived."""
         with self.changed:
-            self.delivered[step] += 1
-            self.changed.notify_all()
+            if not self.wired.ring(step):
+                self.delivered[step] += 1
+                self.changed.notify_all()
 
     def cancel(self) -> None:
         """Ask the run to end before its next operator."""
         with self.changed:
             self.cancelled = self.stop.now = True
             self.changed.notify_all()
+            self.wired.ring_all()
+
+    def unwire(self) -> None:
+        """Give the descriptors of wired transfers back: the run's thread needs none any more."""
+        with self.changed:
+            self.wired.close()
 
     def wait_for(self, step: str, seconds: float) -> None:
         """Wait until `step` is delivered, and take it. Raises GenieError GEN0464 or GEN0415."""
-        with self.changed:
-            arrived = self.changed.wait_for(
-                lambda: self.delivered[step] > 0 or self.cancelled, seconds
-            )
-            self.delivered[step] -= arrived
+        arrived = self.wired.hear(step, seconds)
+        if arrived is None:
+            with self.changed:
+                arrived = self.changed.wait_for(
+                    lambda: self.delivered[step] > 0 or self.cancelled, seconds
+                )
+                self.delivered[step] -= arrived
         self.check()
         if not arrived:
             raise deadline_error(step, "waiting for its bytes")

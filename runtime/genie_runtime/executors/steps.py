@@ -32,7 +32,7 @@ from genie_runtime.executors.schedule import (
     Send,
 )
 from genie_runtime.executors.state import Lease
-from genie_runtime.ports import Failed, Ready, Region, RunRequest, RunStats
+from genie_runtime.ports import Failed, Region, RunRequest, RunStats
 from genie_schemas.errors import GenieError, Place
 
 __all__ = ["Device", "StepRunner", "failure"]
@@ -148,11 +148,11 @@ class StepRunner:
                     self._backend.write(value, self._host(request.outputs[step.value], step.form))
 
     def send(self, step: Send, value: torch.Tensor) -> None:
-        """Copy a value to the region of an outgoing transfer, and say so."""
+        """Copy a value to the region of an outgoing transfer, and have it sent."""
         with self.holding(step.id, step.timeout):
             host = self._host(self._run.request.outgoing[step.id], step.form)
             self._backend.write(value, host)
-        self._run.emit(Ready(step.id))
+        self._run.ready(step.id)
 
     def _host(self, region: Region, form: Form) -> torch.Tensor:
         return form.in_region(self._areas[region.arena], region.offset)

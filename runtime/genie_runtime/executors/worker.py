@@ -62,11 +62,12 @@ class _Channel:
             return None
         return messages.parse_command(text, blob), blob
 
-    def receive_fd(self) -> int:
-        _, fds, _, _ = socket.recv_fds(self._socket, 1, 1, socket.MSG_CMSG_CLOEXEC)
-        if len(fds) != 1:
-            raise GenieError("GEN0454", "no descriptor came with an arena")
-        return fds[0]
+    def receive_fds(self, count: int) -> list[int]:
+        """Descriptors that follow a command, with one byte."""
+        _, fds, _, _ = socket.recv_fds(self._socket, 1, count, socket.MSG_CMSG_CLOEXEC)
+        if len(fds) != count:
+            raise GenieError("GEN0454", f"{len(fds)} of {count} descriptors came with a command")
+        return fds
 
     def _exactly(self, size: int) -> bytes | None:
         data = bytearray(size)
@@ -132,7 +133,7 @@ class _Worker:
         if command.parts:
             parts = [(arena, offset, length) for arena, offset, length in command.parts]
             return Arena.assemble(parts, self._arenas, command.arena)
-        return Arena.attach(self._channel.receive_fd(), command.size, command.arena)
+        return Arena.attach(self._channel.receive_fds(1)[0], command.size, command.arena)
 
     def _answer(self, command: messages.Install | messages.Load, blob: bytes) -> None:
         problem = None
@@ -148,7 +149,9 @@ class _Worker:
         self._channel.send(messages.Reply(id=command.id, error=problem))
 
     def _run(self, command: messages.Run) -> None:
-        request = command.request()
+        wired = len(command.bells) + len(command.triggers)
+        eventfds = self._channel.receive_fds(wired) if wired else []
+        request = command.request(eventfds)
         self._recorder.tickets[id(request)] = command.ticket
 
         def report(event: RunEvent) -> None:
@@ -161,6 +164,8 @@ class _Worker:
                 _end(70)  # nothing computes on this device again in this process
 
         self._executor.run(request, report)
+        for eventfd in eventfds:
+            os.close(eventfd)  # the run has its own
 
 
 def _answer_pings(fd: int, overdue: list[DeviceExecutor]) -> None:

@@ -253,7 +253,7 @@ class WorkerExecutor:
         with contextlib.suppress(OSError):
             parts = [list(part) for part in arena.parts]
             message = messages.MapArena(arena=arena.id, size=arena.size, parts=parts)
-            worker.process.send(message, fd=None if parts else arena.fd)
+            worker.process.send(message, fds=() if parts else [arena.fd])
 
     def _restore(self, worker: Worker, digest: str) -> None:
         """Tell a worker what it lacks of a plan. Raises OSError when it is gone."""
@@ -278,7 +278,8 @@ class WorkerExecutor:
                 ticket, run = taken
                 try:
                     self._restore(worker, run.request.plan_digest)
-                    worker.process.send(messages.Run.of(ticket, run.request))
+                    wired = (*run.request.bells.values(), *run.request.triggers.values())
+                    worker.process.send(messages.Run.of(ticket, run.request), fds=wired)
                 except OSError:
                     # It is dead and did not read all of the command: the next worker gets it.
                     self._runs.put_back()

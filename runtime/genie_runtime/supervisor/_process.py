@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from genie_runtime.executors import messages
@@ -102,16 +103,16 @@ class WorkerProcess:
                 start_new_session=True,
             )
 
-    def send(self, message: messages.Command, blob: bytes = b"", fd: int | None = None) -> None:
-        """Send a command. Raises OSError when the worker is gone.
+    def send(self, message: messages.Command, blob: bytes = b"", fds: Sequence[int] = ()) -> None:
+        """Send a command, and descriptors after it. Raises OSError when the worker is gone.
 
         Blocks while the worker does not read; a worker that hangs is ended, which ends this too.
         """
         frame = messages.encode(message, blob)
         with self._sending:
             self._control.sendall(frame)
-            if fd is not None:
-                socket.send_fds(self._control, [b"\0"], [fd])
+            if fds:
+                socket.send_fds(self._control, [b"\0"], fds)
 
     def read(self) -> list[messages.Report] | None:
         """Wait for reports; None when the worker hung up.

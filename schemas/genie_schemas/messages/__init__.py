@@ -1,6 +1,7 @@
 """Messages of the control service `genie.v1.Control`, version 1.0: JSON, strictly parsed.
 
-A request is one message; a reply is an envelope `{"ok": …}` or `{"errors": [GenieError, …]}`.
+A request is one message; a reply is an envelope `{"ok": …}` or `{"errors": [GenieError, …]}`. Two
+kinds are no JSON: frames of tokens, and heartbeats without news (`AS_BEFORE`).
 Bulk bytes never ride here: messages carry digests, and DMAHandles of the data plane as the plain
 JSON values that `DMAHandle.to_json` gives (checked by `DMAHandle.from_json` where they are used).
 
@@ -77,6 +78,7 @@ from genie_schemas.messages._runs import (
     WaitRequest,
 )
 from genie_schemas.messages._session import (
+    AS_BEFORE,
     DataEndpoint,
     DeviceInfo,
     KeepRequest,
@@ -88,6 +90,7 @@ from genie_schemas.messages._session import (
 )
 
 __all__ = [
+    "AS_BEFORE",
     "ENDED",
     "FRAME",
     "MAX_MESSAGE",

@@ -87,6 +87,14 @@ class LazyCounters(Tolerant):
     synchronisations: Count = 0
 
 
+AS_BEFORE = b""
+"""A heartbeat with nothing new to say; not there before protocol 1.5.
+
+From the client it repeats the last message of its stream that could be read; from the node it is
+the answer to that: the session is kept, and the node lives.
+"""
+
+
 class KeepRequest(SessionRequest):
     """The client's half of a heartbeat, and its farewell (Close).
 
@@ -97,7 +105,7 @@ class KeepRequest(SessionRequest):
 
 
 class Pulse(Message):
-    """The node's half of a heartbeat: telemetry of the moment."""
+    """The node's half of a heartbeat: telemetry of the moment, in answer to each `KeepRequest`."""
 
     uptime_ms: Count
     active_runs: Count

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import select
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -130,8 +133,12 @@ def generate(
     generation: Generation,
     *,
     use: StateUse | None = None,
+    wires: Wires | None = None,
 ) -> Ring:
-    """Start the loop `generate` on these stations, which pass transfers on to each other."""
+    """Start the loop `generate` on these stations, which pass transfers on to each other.
+
+    With `wires`, those of the body pass at the word of the executors.
+    """
     batch, seq = inputs["input_ids"].shape
     use = use or StateUse("once", 0, keep=False)
     requests = [
@@ -145,22 +152,87 @@ def generate(
         )
         for station in stations
     ]
-    ring = Ring(stations, requests)
+    if wires is not None:
+        requests = [wires.wired(s, r) for s, r in zip(stations, requests, strict=True)]
+    ring = Ring(stations, requests, wires)
     for station, request in zip(stations, requests, strict=True):
         station.executor.run(request, ring.listener(station))
     return ring
 
 
+class Wires:
+    """Bells and triggers of the body's transfers, and a thread in the part of the data plane."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, str] = {}
+        self._bells: dict[str, int] = {}
+        self._stop = os.eventfd(0)
+        self._ring: Ring | None = None
+        self.carried: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._main, daemon=True)
+
+    def wired(self, station: Station, request: RunRequest) -> RunRequest:
+        """The request with eventfds for the transfers of the body."""
+        plan = station.made.plan
+        body = plan.entrypoints[plan.loops[request.entrypoint].body].steps
+        again = {s.id for s in plan.steps if s.kind == "transfer" and s.id in body}
+        bells = {
+            step: self._eventfd(os.EFD_SEMAPHORE) for step in request.incoming if step in again
+        }
+        triggers = {step: self._eventfd(0) for step in request.outgoing if step in again}
+        self._bells |= bells
+        self._steps |= {trigger: step for step, trigger in triggers.items()}
+        return replace(request, bells=bells, triggers=triggers)
+
+    def _eventfd(self, flags: int) -> int:
+        return os.eventfd(0, flags | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def begin(self, ring: Ring) -> None:
+        """Carry what the ring's executors have ready."""
+        self._ring = ring
+        self._thread.start()
+
+    def _main(self) -> None:
+        assert self._ring is not None
+        watched = select.poll()
+        for fd in (self._stop, *self._steps):
+            watched.register(fd, select.POLLIN)
+        while True:
+            for fd, _ in watched.poll():
+                if fd == self._stop:
+                    return
+                assert os.eventfd_read(fd) == 1  # the next turn's begins when this one is over
+                step = self._steps[fd]
+                self.carried[step] += 1
+                self._ring.copy(step)
+                os.eventfd_write(self._bells[step], 1)
+
+    def close(self) -> None:
+        os.eventfd_write(self._stop, 1)
+        self._thread.join(WAIT)
+        for fd in (self._stop, *self._steps, *self._bells.values()):
+            os.close(fd)
+
+
 class Ring:
     """A loop going on: carries bytes between stations as a node does, and collects events."""
 
-    def __init__(self, stations: Sequence[Station], requests: Sequence[RunRequest]) -> None:
+    def __init__(
+        self,
+        stations: Sequence[Station],
+        requests: Sequence[RunRequest],
+        wires: Wires | None = None,
+    ) -> None:
         self.requests = {s.device: r for s, r in zip(stations, requests, strict=True)}
         self._stations = {s.device: s for s in stations}
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self.sampled: list[Sampled] = []
         self.deliveries: list[str] = []
         self.first = threading.Event()
+        self.told: Counter[str] = Counter()
+        self._wires = wires
+        if wires is not None:
+            wires.begin(self)
 
     def listener(self, station: Station) -> Any:
         def on_event(event: object) -> None:
@@ -175,7 +247,9 @@ class Ring:
             device, event = self._events.get(timeout=WAIT)
             match event:
                 case Ready(step):
-                    self._carry(device, step)
+                    self.told[step] += 1
+                    if step not in self.requests[device].triggers:
+                        self._carry(step)
                 case Sampled():
                     self.sampled.append(event)
                     self.first.set()
@@ -185,16 +259,22 @@ class Ring:
                         self.cancel()
         return ended
 
-    def _carry(self, device: str, step: str) -> None:
-        move = next(s for s in self._stations[device].made.plan.steps if s.id == step)
+    def copy(self, step: str) -> TransferStep:
+        """Move the bytes of a transfer from one station to the other."""
+        made = next(iter(self._stations.values())).made
+        move = next(s for s in made.plan.steps if s.id == step)
         assert isinstance(move, TransferStep)
         source, target = self._stations[move.src], self._stations[move.dst]
         data = source.pool.view(self.requests[move.src].outgoing[step])
         target.pool.view(self.requests[move.dst].incoming[step])[:] = data
         # What was sent must not be needed any more: the next turn writes over it.
         data[:] = b"\xff" * len(data)
+        return move
+
+    def _carry(self, step: str) -> None:
+        move = self.copy(step)
         self.deliveries.append(step)
-        target.executor.deliver(self.requests[move.dst].run_key, step)
+        self._stations[move.dst].executor.deliver(self.requests[move.dst].run_key, step)
 
     def cancel(self) -> None:
         for device, station in self._stations.items():

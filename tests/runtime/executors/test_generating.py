@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,10 +14,17 @@ import torch
 from syrupy.assertion import SnapshotAssertion
 
 from genie_runtime.executors.inprocess import InProcessExecutor
-from genie_runtime.ports import DeviceSpec, ExecutorPort, Failed, Generation, StateUse
+from genie_runtime.ports import (
+    DeviceSpec,
+    ExecutorPort,
+    Failed,
+    Generation,
+    RunRequest,
+    StateUse,
+)
 from genie_runtime.supervisor import WorkerExecutor
 from tests import tiny_lm
-from tests.runtime.executors.generating import Station, close, dims_of, generate
+from tests.runtime.executors.generating import Ring, Station, Wires, close, dims_of, generate
 from tests.runtime.executors.planning import WAIT
 from tests.tiny_lm import full_forward, greedy, padded
 
@@ -98,6 +106,79 @@ def test_worker_processes_generate_the_same(workers: list[Station]) -> None:
     _cancel(workers)
     failed = generate(workers, inputs, Generation(24, temperature=-1.0)).wait()
     assert [end.error.code for end in failed.values() if isinstance(end, Failed)] == ["GEN0480"] * 2
+
+
+def test_wired_transfers_pass_at_the_word_of_the_executors(opened: Opened) -> None:
+    stations = opened.model()
+    _wired(stations)
+    before = _descriptors(os.getpid())
+    for _ in range(3):
+        _wired(stations)
+    _end_wired(stations)
+    assert _descriptors(os.getpid()) == before
+
+
+def test_wired_transfers_of_worker_processes(workers: list[Station]) -> None:
+    _wired(workers)
+    pids = [e.pid for s in workers if isinstance(e := s.executor, WorkerExecutor)]
+    before = [_descriptors(pid) for pid in pids if pid]
+    for _ in range(3):
+        _wired(workers)
+    _end_wired(workers)
+    generate(workers, padded(PROMPTS), Generation(3)).tokens()  # what ended has been cleared away
+    assert [_descriptors(pid) for pid in pids if pid] == before
+
+
+def _wired(stations: list[Station]) -> None:
+    """Generate; every transfer of the body is told of once, and carried in every turn."""
+    wires = Wires()
+    ring = generate(stations, padded(PROMPTS), Generation(24), wires=wires)
+    assert ring.tokens() == [greedy(WEIGHTS, prompt, 24) for prompt in PROMPTS]
+    wires.close()
+    steps = {step for request in ring.requests.values() for step in request.triggers}
+    assert (not steps) == (len(stations) == 1)
+    assert {step: ring.told[step] for step in steps} == dict.fromkeys(steps, 1)
+    assert wires.carried == dict.fromkeys(steps, 23)  # the last token is not fed
+
+
+def _end_wired(stations: list[Station]) -> None:
+    """Cancel a loop whose devices wait for bells that nobody rings."""
+    wires = Wires()
+    ring = generate(stations, padded(PROMPTS), Generation(24), wires=wires)
+    wires.close()
+    if len(stations) > 1:
+        ring.cancel()
+        ended = ring.wait().values()
+        assert {end.error.code for end in ended if isinstance(end, Failed)} == {"GEN0415"}
+    else:
+        ring.wait()
+
+
+def _descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_a_bell_takes_a_delivery_too(opened: Opened) -> None:
+    stations = opened.model()
+    wires = Wires()
+    requests = {s.device: wires.wired(s, _request(s)) for s in stations}
+    ring = Ring(stations, [replace(r, triggers={}) for r in requests.values()])
+    for station in stations:
+        station.executor.run(ring.requests[station.device], ring.listener(station))
+    assert ring.tokens() == [greedy(WEIGHTS, prompt, 9) for prompt in PROMPTS]
+    wires.begin(ring)
+    wires.close()
+
+
+def _request(station: Station) -> RunRequest:
+    inputs = padded(PROMPTS)
+    return station.request(
+        "generate",
+        inputs,
+        dims_of(inputs),
+        state=StateUse("once", 0, keep=False),
+        generation=Generation(9),
+    )
 
 
 def test_greedy_generation_equals_full_forwards(opened: Opened) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
@@ -22,7 +23,9 @@ from genie_transport._native import NativeTransport
 from genie_transport._ucx_path import built, found
 from genie_transport._wires import Wire, acceptable
 from genie_transport.testing import pair
+from tests.transport.peer import LIMITS
 from tests.transport.support import KEY, LOOPBACK, WAIT, Proxy, code_of, eventually
+from tests.transport.test_faults import child
 from tests.transport.test_tls import CLIENT, SERVER, Authority, context
 
 pytestmark = pytest.mark.skipif(not built(), reason="this build of Genie has no UCX")
@@ -187,6 +190,46 @@ def test_a_side_that_closes_before_it_has_read_the_address_still_acknowledges(
             arrival.result(WAIT)
             dialled.close()
             assert future.result(WAIT) == 1000
+
+
+# -- peers that take nothing -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["killed", "closed"])
+def test_a_queue_that_nobody_empties_holds_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """UCX cannot close a connection through shared memory while the peer's queue is full.
+
+    What had been announced to the peer then never ends either; the fixture `nothing_left` sees
+    whether descriptors wait for it.
+    """
+    places = 64
+    monkeypatch.setenv("UCX_POSIX_FIFO_SIZE", str(places))  # for the child too, whose queue it is
+    with child(tmp_path, "ucx", "sink") as other:
+        manager, process = other.manager, psutil.Process(other.process.pid)
+        size = 2 * LIMITS.chunk_bytes
+        long, short = manager.register(bytes(size)), manager.register(bytes(16))
+        far_long, far_short = other.sink(size), other.sink(16)
+        assert manager.post(short, far_short).result(WAIT) == 16  # UCX's own greetings are over
+        process.suspend()
+        eventually(lambda: process.status() == psutil.STATUS_STOPPED, "the peer has stopped")
+        futures = [manager.post(long, far_long)]
+        eventually(lambda: manager.stats().in_flight == size, "it is announced")
+        for _ in range(places + 1):  # a message each
+            before = manager.stats().sends
+            futures.append(manager.post(short, far_short))
+            eventually(partial(has_sent_more, manager, before), "it is with UCX")
+        if end == "killed":
+            process.kill()
+        else:
+            manager.close()
+        expected = "GEN0610" if end == "killed" else "GEN0611"
+        assert {code_of(future) for future in futures} == {expected}
+
+
+def has_sent_more(manager: TransferManager, than: int) -> bool:
+    return manager.stats().sends > than
 
 
 def ended(manager: TransferManager) -> bool:
