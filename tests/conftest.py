@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.warm import warm, warm_interpreter
+
+__all__ = ["warm", "warm_interpreter"]
 
 # How long an example takes is the machine's business; `timeout` in pyproject.toml ends what hangs.
 settings.register_profile("genie", deadline=None)
@@ -45,7 +50,9 @@ _UNMEASURED = (
     "docs/test_examples.py",
     "examples/",
     "golden/",
+    "lazy/test_recorders.py::test_recurrent_layers",
     "lazy/test_recurrent.py",
+    "lazy/test_semantics.py::test_a_recorded_forward",
     "lazy/test_training.py",
     "llm/test_equality.py",
     "opinfo/",
@@ -66,6 +73,7 @@ _CHILDREN_UNMEASURED = (
     "client/",
     "doctor/",
     "lazy/test_daemon.py",
+    "lazy/test_python.py::test_labels",
     "runtime/executors/test_supervisor.py",
     "runtime/test_call_liars.py",
     "runtime/test_calls.py",
@@ -98,6 +106,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, skip in missing.items():
             if item.get_closest_marker(name):
                 item.add_marker(skip)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Tests that a measured test runs in a child of its own: pytest-cov is not there to ask."""
+    coverage = sys.modules.get("coverage")
+    measuring = coverage.Coverage.current() if coverage else None
+    there = item.config.pluginmanager.hasplugin("_cov")
+    if measuring is None or there or not item.get_closest_marker("no_cover"):
+        return (yield)
+    measuring.stop()
+    try:
+        return (yield)
+    finally:
+        measuring.start()
 
 
 @pytest.fixture(autouse=True)

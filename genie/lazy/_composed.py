@@ -17,6 +17,8 @@ _FROM_TORCH = (
     "binary_cross_entropy_backward soft_margin_loss_backward"
 ).split()
 
+_BAG_MEAN, _BAG_MAX = 1, 2
+
 
 def _max_pool2d_backward(
     grad: torch.Tensor,
@@ -32,6 +34,66 @@ def _max_pool2d_backward(
     flat = torch.zeros_like(given, memory_format=torch.contiguous_format).flatten(-2)
     spread = flat.scatter_add(-1, indices.flatten(-2), grad.flatten(-2))
     return spread.view(given.shape)
+
+
+def _embedding_bag_backward(
+    grad: torch.Tensor,
+    indices: torch.Tensor,
+    offsets: torch.Tensor,
+    bag_of: torch.Tensor,
+    sizes: torch.Tensor,
+    maxima: torch.Tensor,
+    rows: int,
+    by_frequency: bool,
+    mode: int,
+    sparse: bool,
+    weights: torch.Tensor | None,
+    padding: int = -1,
+) -> torch.Tensor:
+    """Of the table, (rows, width), from that of the bags: what looks rows up checks indices."""
+    if sparse:
+        raise NotImplementedError("EmbeddingBag(sparse=True): genie has no sparse gradients")
+    table = grad.new_zeros((rows, grad.shape[1]))
+    sizes = sizes[: len(grad), None]
+    if mode == _BAG_MAX:
+        grad, maxima = grad.where(sizes > 0, 0), maxima.where(sizes > 0, 0)
+        return table.scatter_add(0, maxima.to(torch.int64), grad)
+    if mode == _BAG_MEAN:
+        grad = grad * (1 / sizes).to(grad.dtype)
+    each = grad[bag_of]
+    if weights is not None:
+        each = each * weights[:, None]
+    if by_frequency:
+        count = indices.new_zeros(rows).index_add(0, indices, torch.ones_like(indices))
+        each = each * (1 / count[indices, None]).to(grad.dtype)
+    if padding >= 0:
+        each = each.where((indices != padding)[:, None], 0)
+    return table.index_put([indices], each, accumulate=True)
+
+
+def _embedding_bag_weights_backward(
+    grad: torch.Tensor,
+    table: torch.Tensor,
+    indices: torch.Tensor,
+    offsets: torch.Tensor,
+    bag_of: torch.Tensor,
+    mode: int,
+    padding: int = -1,
+) -> torch.Tensor:
+    """Of each index's weight in its bag's sum: (indices,)."""
+    found = (grad[bag_of] * table[indices]).sum(1)
+    return found.where(indices != padding, 0) if padding >= 0 else found
+
+
+def _index_put_impl(
+    given: torch.Tensor,
+    indices: Sequence[torch.Tensor | None],
+    values: torch.Tensor,
+    accumulate: bool = False,
+    unsafe: bool = False,
+) -> torch.Tensor:
+    """What gradients of `x[indices]` ask for, indices checked."""
+    return torch.ops.aten.index_put_.default(given, indices, values, accumulate)  # type: ignore[no-any-return]
 
 
 def _grouped_mm(
@@ -83,6 +145,11 @@ def _table() -> dict[str, Callable[..., Any]]:
         and op._overloadname == "default"
     }
     found["aten.max_pool2d_with_indices_backward.default"] = _max_pool2d_backward
+    found["aten._embedding_bag_backward.default"] = _embedding_bag_backward
+    found["aten._embedding_bag_per_sample_weights_backward.default"] = (
+        _embedding_bag_weights_backward
+    )
+    found["aten._index_put_impl_.default"] = _index_put_impl
     found["aten._grouped_mm.default"] = _grouped_mm
     return found
 

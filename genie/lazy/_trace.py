@@ -9,23 +9,15 @@ from typing import Any
 
 from genie.graph.ir import Node, Value
 from genie.lazy._layouts import Layout, Unsupported, literal, type_text
+from genie.lazy._sides import SIDES, sides
 from genie_schemas import optable
 from genie_schemas.args import Arg, Named, Ref
-from genie_schemas.types import FROM_TORCH
 
 __all__ = ["Call", "Graph", "Recorder", "read_trace"]
 
 LEAF, HOST, KEEP, FETCH, MODULE = range(0xFFFFFFFF, 0xFFFFFFFA, -1)
 _LITERAL, _TENSOR, _LIST = range(3)
 _FRESH, _ARGUMENT, _VIEW, _UNDEFINED = range(4)
-_STATISTICS = {
-    "aten.native_layer_norm.default": None,
-    "aten.native_batch_norm.default": 5,
-    "aten._native_batch_norm_legit.default": 5,
-}
-"""Normalisations → where their arguments say whether they train. Mean and reciprocal deviation,
-which they return for the backward pass, have another dtype on some devices, and no elements where a
-CPU does not train; programs see what torch's shape rules say."""
 _HISTOGRAM = "aten.histc.default"
 """Devices count integers, a CPU only what has a fraction: integers are counted as float32."""
 _CONTIGUOUS = Named("memory_format", "contiguous_format")
@@ -127,6 +119,8 @@ class _Reader:
         self.storages = 0
         self.module = ""
         self.outputs: set[str] = set()
+        self.unread: set[str] = set()
+        """Results of calls that the program did not ask for by themselves."""
 
     def read(self) -> Graph:
         at = 0
@@ -148,6 +142,8 @@ class _Reader:
                 count = call.inputs
                 self.call(call, words[at + 1 : at + 1 + count])
                 at += 1 + count
+        if self.unread:
+            self.graph.nodes = self.without_unread()
         return self.graph
 
     def leaf(self, host: bool, layout: Layout) -> None:
@@ -234,9 +230,14 @@ class _Reader:
             value = self.values[place]
             if value is not None:
                 self.values[place] = self.clone(value, straight=layout)
-        if call.op in _STATISTICS and not self.literal:
-            training = _STATISTICS[call.op]
-            self.statistics(call, first, training is None or positional[training] is True)
+        if call.op in SIDES and not self.literal:
+            whole = [
+                (value, layout)
+                for value, (_, _, layout, _) in zip(self.values[first:], call.results, strict=True)
+                if value is not None
+            ]
+            for place, value in sides(call.op, bound, whole, self.optional).items():
+                self.values[first + place] = value
 
     def histogram(
         self, args: tuple[Arg, ...], keywords: tuple[tuple[str, Arg], ...], made: Value
@@ -261,28 +262,27 @@ class _Reader:
         node = Node("aten._to_copy.default", (given,), keywords, (made,), self.module)
         self.graph.nodes.append(node)
 
-    def statistics(self, call: Call, first: int, known: bool) -> None:
-        """Give a normalisation's statistics the type that programs see, on every device.
+    def optional(self, op: str, args: tuple[Arg, ...], text: str, /, **keywords: Arg) -> Value:
+        """A call that `without_unread` leaves out where nothing reads what it makes."""
+        made = self.value(f"c{self.storages}", text)
+        node = Node(op, args, tuple(keywords.items()), (made,), self.module)
+        self.graph.nodes.append(node)
+        self.roots[made.name] = frozenset()
+        self.unread.add(made.name)
+        return made
 
-        They are converted; where they are not `known`, nothing reads their elements: zeros do.
-        """
-        for place, (_, _, layout, _) in list(enumerate(call.results, first))[1:]:
-            value = self.values[place]
-            if value is None or (known and layout.dtype == call.results[0][2].dtype):
+    def without_unread(self) -> list[Node]:
+        """The nodes but for optional ones that nothing reads."""
+        read = {value.name for value in (*self.graph.kept, *self.graph.fetched)}
+        kept = []
+        for node in reversed(self.graph.nodes):
+            made = {value.name for value in node.results if value is not None}
+            if made & self.unread and not made & read:
                 continue
-            dtype = Named("dtype", FROM_TORCH[layout.torch_dtype])
-            made = self.value(f"c{self.storages}", type_text(layout))
-            args: tuple[Arg, ...]
-            keywords: tuple[tuple[str, Arg], ...]
-            if known:
-                op, args = "aten._to_copy.default", (Ref(value.name),)
-                keywords = (("dtype", dtype),)
-            else:
-                op, args = "aten.zeros.default", (tuple(layout.sizes),)
-                keywords = (("dtype", dtype), ("device", Named("device", "here")))
-            self.graph.nodes.append(Node(op, args, keywords, (made,), self.module))
-            self.roots[made.name] = frozenset()
-            self.values[place] = made
+            read.update(name for arg in node.args for name in _refs(arg))
+            read.update(name for _, arg in node.kwargs for name in _refs(arg))
+            kept.append(node)
+        return kept[::-1]
 
     def arguments(
         self, call: Call, info: optable.OpInfo, given: list[Value | None]

@@ -104,6 +104,7 @@ def test_compile_check_and_change(genie: Run, work: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_json_has_the_contract_s_fields(genie: Run, work: Path) -> None:
     result = genie("compile", "model.py", "--spec", "spec.yaml", "-o", "out/p.json", "--json")
     body = json.loads(result.out)
@@ -155,6 +156,7 @@ def test_what_each_stage_shows(compiled: Work, stage: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "more"), [("semantics", ()), ("schedule", ("--json",))])
+@pytest.mark.usefixtures("warm")
 def test_stop_after(genie: Run, work: Path, stage: str, more: tuple[str, ...]) -> None:
     result = genie("compile", "model.py", "--spec", "spec.yaml", "--stop-after", stage, *more)
     assert result.code == 0

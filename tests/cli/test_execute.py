@@ -124,6 +124,7 @@ def test_a_plan_without_its_weights(genie: Genie, made: HandMade) -> None:
     assert "GEN0315" in result.err
 
 
+@pytest.mark.usefixtures("warm")
 def test_compare_tells_equal_from_different(genie: Genie) -> None:
     Path("same.py").write_text(MODEL.replace("FACTOR", "1.0"))
     Path("other.py").write_text(MODEL.replace("FACTOR", "1.001"))

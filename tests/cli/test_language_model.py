@@ -12,6 +12,8 @@ from safetensors.numpy import load_file
 
 from tests.llm.speakers import SPEC, code, write
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 Run = Callable[..., Any]
 LLM = "llm: {max_cache_len: 40, max_prompt_len: 16, max_batch: 2}\n"
 

@@ -8,7 +8,7 @@ from syrupy.assertion import SnapshotAssertion
 from tests.golden import cases
 from tests.golden.support import LARGE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 
 
 @pytest.mark.parametrize("name", LARGE)

@@ -95,9 +95,10 @@ CASES: dict[str, Case] = {
     "dropout": Case(1, MODEL.replace("nn.Linear(8, 8)", "nn.Dropout(0.5)").replace(".eval()", "")),
     "constant-written": Case(
         1,
-        "SEEN = []\n" + MODEL.replace(
-            "self.head =", "SEEN.append(torch.zeros(8)); self.head ="
-        ).replace("hidden = self.body(image)", "SEEN[0].add_(image[0]); hidden = image + SEEN[0]"),
+        "SEEN = []\n"
+        + MODEL.replace("self.head =", "SEEN.append(torch.zeros(8)); self.head =").replace(
+            "hidden = self.body(image)", "SEEN[0].add_(image[0]); hidden = image + SEEN[0]"
+        ),
     ),
     "custom-operator": Case(
         1,
@@ -154,9 +155,7 @@ CASES: dict[str, Case] = {
             "            hidden = hidden / 2\n"
         ),
     ),
-    "no-output": Case(
-        1, MODEL.replace("return self.head(hidden)", "self.head(hidden)")
-    ),
+    "no-output": Case(1, MODEL.replace("return self.head(hidden)", "self.head(hidden)")),
     "branches-differ": Case(
         1,
         line(
@@ -190,6 +189,9 @@ CASES: dict[str, Case] = {
     "device-too-small": Case(4, spec=SPEC + "devices: [{id: d0, memory: 500B}]\n"),
     "process-dies": Case(1, MODEL.replace("return Net()", "import os; os._exit(9)")),
 }
+
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 def failure(case: Case, model: str = "model.py") -> GenieError:

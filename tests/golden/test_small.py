@@ -10,6 +10,8 @@ from genie.testing.snapshots import golden_files
 from tests.golden import cases
 from tests.golden.support import GOLDEN, LARGE, SPECS, compiled
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 SMALL = sorted(set(SPECS) - set(LARGE))
 
 

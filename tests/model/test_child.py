@@ -92,6 +92,7 @@ def test_the_model_reads_nothing_from_standard_input(folder: Path) -> None:
     assert "EOFError" in error.message
 
 
+@pytest.mark.usefixtures("warm")
 def test_files_beside_the_model_can_be_imported(folder: Path) -> None:
     (folder / "sizes.py").write_text("WIDTH = 3\n")
     compiled(folder, "import sizes; assert sizes.WIDTH == 3")
@@ -115,12 +116,14 @@ def test_what_the_model_leaves_behind_does_not_hold_the_compiler_up(folder: Path
     )
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_entrys_surroundings_do_not_matter(folder: Path) -> None:
     first = compiled(folder, "torch.manual_seed(0)").read_text()
     statements = "torch.manual_seed(0); os.chdir('/'); torch.set_grad_enabled(False)"
     assert compiled(folder, statements).read_text() == first
 
 
+@pytest.mark.usefixtures("warm")
 def test_weights_are_loaded_and_linked(folder: Path) -> None:
     state = {"layer.weight": torch.arange(18.0).reshape(3, 6), "layer.bias": torch.ones(3)}
     save_file(state, folder / "w.safetensors")

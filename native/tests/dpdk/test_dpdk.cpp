@@ -1,5 +1,4 @@
 // DPDK ports within one process. DPDK starts once, so these cases share it and run in order.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

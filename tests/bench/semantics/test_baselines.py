@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,8 +58,12 @@ class Compiled:
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
-def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    return Compiled(request.param, tmp_path_factory.mktemp("semantics"))
+def compiled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm_interpreter: Path
+) -> Compiled:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm_interpreter))
+        return Compiled(request.param, tmp_path_factory.mktemp("semantics"))
 
 
 @pytest.fixture
