@@ -212,8 +212,9 @@ def test_stats_add_up(make_pair: Callable[..., Pair], path: str) -> None:
     sender, receiver = a.stats(), b.stats()
     assert (sender.transfers, sender.completed, sender.cancelled) == (2, 1, 1)
     assert (sender.failed, sender.outstanding, sender.in_flight) == (0, 0, 0)
-    # A datagram that asks whether the window still holds may go beyond it.
-    probe = 9000 if path == "ring" or path.startswith("dpdk") else 0
+    # Datagrams that ask whether the window still holds may go beyond it, one at a time: on a busy
+    # machine the answer to the first is late.
+    probe = 3 * 9000 if path == "ring" or path.startswith("dpdk") else 0
     assert 0 < sender.peak_in_flight <= SMALL.window_bytes + probe
     assert receiver.bytes_received >= size
     framing = 0 if path == "loopback" else 1
