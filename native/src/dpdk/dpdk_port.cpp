@@ -202,21 +202,24 @@ DpdkPort::~DpdkPort() {
   // A forked child that closes the port would close its parent's.
   if (::getpid() != owner_pid_) return;
   if (guarded_) watch(true);
-  // What is closed here may be what the interrupt thread is just connecting or disconnecting.
-  const InterruptGuard::Hold apart(guarded_);
-  if (shown_count_ != 0)
-    rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
-  if (pending_count_ != 0) {
-    rte_pktmbuf_free_bulk(packets(pending_), static_cast<unsigned>(pending_count_));
+  {
+    // What is closed here may be what the interrupt thread is just connecting or disconnecting.
+    const InterruptGuard::Hold apart(guarded_);
+    if (shown_count_ != 0)
+      rte_pktmbuf_free_bulk(packets(shown_), static_cast<unsigned>(shown_count_));
+    if (pending_count_ != 0) {
+      rte_pktmbuf_free_bulk(packets(pending_), static_cast<unsigned>(pending_count_));
+    }
+    if (spare_count_ != 0)
+      rte_pktmbuf_free_bulk(packets(spare_), static_cast<unsigned>(spare_count_));
+    if (started_) rte_eth_dev_stop(port_);
+    if (port_ != 0xffff) rte_eth_dev_close(port_);
+    if (!device_.empty()) {
+      rte_eal_hotplug_remove(virtual_device(device_) ? "vdev" : "pci", device_.c_str());
+    }
+    rte_mempool_free(pool_of(pool_));
   }
-  if (spare_count_ != 0)
-    rte_pktmbuf_free_bulk(packets(spare_), static_cast<unsigned>(spare_count_));
-  if (started_) rte_eth_dev_stop(port_);
-  if (port_ != 0xffff) rte_eth_dev_close(port_);
-  if (!device_.empty()) {
-    rte_eal_hotplug_remove(virtual_device(device_) ? "vdev" : "pci", device_.c_str());
-  }
-  rte_mempool_free(pool_of(pool_));
+  if (guarded_) InterruptGuard::settle();
   if (carrier_fd_ >= 0) ::close(carrier_fd_);
 }
 

@@ -17,6 +17,7 @@ constexpr useconds_t kPark = 10'000;
 constexpr useconds_t kShortPark = 1'000;
 
 std::atomic<int> waiting_{0};
+std::atomic<unsigned> rounds_{0};
 bool holding_ = false;  // of the interrupt thread alone
 
 }  // namespace
@@ -30,6 +31,7 @@ pthread_rwlock_t* InterruptGuard::lock() {
 // Runs in DPDK's interrupt thread, in every round of its loop, because its descriptor is always
 // ready. All other callbacks run between two calls of this one: with the lock held.
 void InterruptGuard::park(void*) {
+  rounds_.fetch_add(1);
   if (holding_) pthread_rwlock_unlock(lock());
   ::usleep(waiting_.load() > 0 ? kShortPark : kPark);
   pthread_rwlock_wrlock(lock());
@@ -53,6 +55,14 @@ bool InterruptGuard::begin() {
   }
   begun = true;
   return true;
+}
+
+void InterruptGuard::settle() {
+  hurry(true);
+  // The round that begins after the present one waits for its events anew.
+  const unsigned begun = rounds_.load();
+  for (int i = 0; i < 1000 && rounds_.load() - begun < 2; ++i) ::usleep(kShortPark);
+  hurry(false);
 }
 
 void InterruptGuard::hurry(bool yes) { waiting_.fetch_add(yes ? 1 : -1); }

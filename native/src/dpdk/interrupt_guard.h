@@ -17,6 +17,10 @@ class InterruptGuard {
   static bool begin();
   // A port waits for its peer: interrupts are looked at every millisecond instead of every ten.
   static void hurry(bool yes);
+  // Waits until the interrupt thread has forgotten events that it took before: of a descriptor that
+  // was closed meanwhile, they would be taken for those of the next one of that number. Not under
+  // a Hold.
+  static void settle();
 
   // Held while a port may touch memory of its peer.
   class Hold {
