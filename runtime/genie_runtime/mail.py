@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from genie_runtime.ports import RunEvent
+from genie_runtime.run_errors import transfer_failed
 from genie_runtime.telemetry import Telemetry
 from genie_schemas.errors import GenieError
 
@@ -154,7 +155,7 @@ class Mail:
         `priority` is a step's, `deadline` monotonic time. What is sent `again` and again under a
         name always lies in the same `source`.
         """
-        mine = self._source(manager, source, name if again else None)
+        mine = self._source(manager, source, name, again=again)
         self._posting[name] += 1
         begun = time.monotonic_ns()
 
@@ -169,14 +170,24 @@ class Mail:
         future = manager.post(mine, handle, priority=_class(priority), deadline=left)
         future.add_done_callback(done)
 
-    def _source(self, manager: TransferManager, source: memoryview, name: str | None) -> DMAHandle:
-        """The handle of `source`, which is made once for what is sent again under a name."""
-        known = None if name is None else self._sources.get(name)
+    def _source(
+        self, manager: TransferManager, source: memoryview, name: str, *, again: bool
+    ) -> DMAHandle:
+        """The handle of `source`, which is made once for what is sent again under a name.
+
+        Raises GenieError GEN0418 when the connection has ended.
+        """
+        known = self._sources.get(name) if again else None
         if known is not None:
             return known
-        mine = manager.register(source)
+        from genie_transport import TransferError
+
+        try:
+            mine = manager.register(source)
+        except TransferError as error:
+            raise transfer_failed(name, error) from None
         self._handles.append((manager, mine))
-        if name is not None:
+        if again:
             self._sources[name] = mine
         return mine
 
@@ -193,9 +204,10 @@ class Mail:
         """An eventfd: each write to it sends `source` to the peer's `handle`.
 
         `Unwired(name)` is put when that fails. None where the path cannot do so, or no descriptor
-        is left: `post` each time instead. The eventfd is open until `withdraw`.
+        is left: `post` each time instead. The eventfd is open until `withdraw`. Raises GenieError
+        GEN0418 when the connection has ended.
         """
-        mine = self._source(manager, source, name)
+        mine = self._source(manager, source, name, again=True)
         trigger = self._eventfd(os.EFD_NONBLOCK)
         if trigger is None:
             return None
