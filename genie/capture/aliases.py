@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 
+from genie.capture.encode import Unsupported
 from genie.graph.ir import Value
 
 
@@ -33,8 +35,13 @@ class Storages:
         """The number of a call's result: that of the operand whose storage it shares, else new.
 
         Export records a fresh copy of a lifted constant as sharing its storage: `copies` says
-        that the operator really makes a new one.
+        that the operator really makes a new one. Raises Unsupported for a tensor that has no
+        storage of its own: wrapped by torch.func, or of a layout that is not dense.
         """
+        if fake.layout is not torch.strided:
+            raise Unsupported(f"a tensor of the layout {fake.layout}")
+        if is_functorch_wrapped_tensor(fake):
+            raise Unsupported("a tensor that torch.func wraps")
         identity = fake.untyped_storage()._cdata
         if not copies:
             for operand in operands:

@@ -214,8 +214,7 @@ def _results(
             value = walk.value(walk.namer(base), fake, storage)
             if ragged := axes(fake, walk.symbols):
                 walk.ragged[value.name] = (ragged, module)
-        except (Unsupported, NotImplementedError) as error:
-            # Tensors without a storage: wrapped by torch.func, or of another layout.
+        except Unsupported as error:
             remedy = "use a dense tensor of a common dtype"
             message = f"{info.name} returns {error}"
             raise walk.fail("GEN0223", node, message, "", remedy) from None

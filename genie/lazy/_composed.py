@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table
 
+from genie.lazy._counters import user_place
+from genie_schemas.errors import GenieError
+
 __all__ = ["COMPOSED"]
 
 _FROM_TORCH = (
@@ -52,7 +55,12 @@ def _embedding_bag_backward(
 ) -> torch.Tensor:
     """Of the table, (rows, width), from that of the bags: what looks rows up checks indices."""
     if sparse:
-        raise NotImplementedError("EmbeddingBag(sparse=True): genie has no sparse gradients")
+        raise GenieError(
+            "GEN0261",
+            "no plan can hold the sparse gradient of EmbeddingBag(sparse=True)",
+            user_place(),
+            remedy="leave sparse=True out: the dense gradient is the same",
+        )
     table = grad.new_zeros((rows, grad.shape[1]))
     sizes = sizes[: len(grad), None]
     if mode == _BAG_MAX:

@@ -255,7 +255,7 @@ REFUSALS = {
         build="return torch.ao.quantization.quantize_dynamic(M(), {nn.Linear})",
     ),
     "functional_gradient": Refusal(
-        "GEN0223", "return torch.func.grad(lambda r: (r * r).sum())(x)", None, "TensorWrapper"
+        "GEN0223", "return torch.func.grad(lambda r: (r * r).sum())(x)", None, "torch.func wraps"
     ),
     "storage_replaced": Refusal(
         "GEN0223", "y = x * 2\ny.set_(torch.ones(3))\nreturn y", "y.set_", "aten.set_"
