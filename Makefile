@@ -12,7 +12,7 @@ WORKERS ?= $(shell n=$$(($$(nproc) + 1)); echo $$((n > 4 ? 4 : n)))
 export GENIE_VENV PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all native-test fuzz check format opinfo compatibility semantics bench golden-update \
+.PHONY: help setup demo test coverage test-all native-test fuzz check format opinfo compatibility semantics bench golden-update \
 	locks clean
 
 help: ## say what there is
@@ -26,11 +26,14 @@ demo: setup ## compile the digits example, execute its plan, compare with the mo
 
 test: setup ## every test but the long sweeps; fails under 85 % branch coverage
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -m "not sweep" -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "not sweep" -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --cov --cov-report= $(ARGS)
+
+coverage: ## what the last test run left uncovered
+	$(BIN)/coverage report
 
 test-all: setup ## the long sweeps too
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --cov --cov-report= $(ARGS)
 
 native-test: setup ## the C++ tests, the fuzzers for a short while, ThreadSanitizer
 	$(BIN)/python -m pytest tests/native -q $(ARGS)

@@ -171,6 +171,7 @@ class CallChannel:
         match event:
             case _OfRun(run, what):
                 run.take(what)
+                self._look_in_time()
             case InputCame(_, name, error):
                 if error is not None:
                     self._close(GenieError("GEN0415", "the data connection ended"))
@@ -237,6 +238,12 @@ class CallChannel:
             session.runs[run.key] = run
         early, self._early = self._early, set()
         run.begin(early)
+        self._look_in_time()
+
+    def _look_in_time(self) -> None:
+        """A short deadline, or an attempt to begin again, comes before the clock's next look."""
+        if self.run is not None and self.run.state == "running":
+            self._core.look_at_calls(self.run.due())
 
     def _make(self, invocation: Invocation, reservation: Reservation) -> CallRun:
         core, session, signature = self._core, self._session, self._signature

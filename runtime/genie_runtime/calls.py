@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Calls"]
 
 _LOOK = 0.25
-"""Seconds between looks at the invocations that go on: how late a deadline may be noticed."""
+"""Seconds between looks at the invocations that go on, when none has asked for an earlier one."""
 
 
 class Calls:
@@ -39,9 +40,13 @@ class Calls:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._stop = threading.Event()
+        self._stopped = False
+        self._wake = threading.Event()
+        self._next = math.inf
+        """When the clock looks next (monotonic); infinity while it looks."""
         self._clock: threading.Thread | None = None
         core.evict_call = self._evict
+        core.look_at_calls = self._look_by
 
     def open(self, request: OpenCallRequest) -> OpenCallReply:
         """Reserve the memory of a channel and let requests come.
@@ -193,24 +198,33 @@ class Calls:
 
     def _start_clock(self) -> None:
         with self._core.lock:
-            if self._clock is None and not self._stop.is_set():
+            if self._clock is None and not self._stopped:
                 self._clock = threading.Thread(target=self._tick, name="genie-calls", daemon=True)
                 self._clock.start()
 
     def _tick(self) -> None:
         """Tell channels with an invocation the time. Retries are due to the millisecond or so."""
-        wait = _LOOK
-        while not self._stop.wait(wait):
+        while not self._stopped:
+            self._wake.clear()
+            # Whoever asks from here on is not seen below, and has to wake it.
+            self._next = math.inf
             now = time.monotonic()
             with self._core.lock:
                 sessions = list(self._core.sessions.values())
             busy = [c for s in sessions for c in list(s.calls.values()) if c.run is not None]
             due = [at for channel in busy if (at := channel.tick(now)) is not None]
-            wait = min([_LOOK, *(max(at - now, 0.001) for at in due)])
+            self._next = min([now + _LOOK, *(max(at, now + 0.001) for at in due)])
+            self._wake.wait(max(self._next - time.monotonic(), 0.0))
+
+    def _look_by(self, at: float) -> None:
+        """Have the clock look at the channels at `at` (monotonic) or before. Never waits."""
+        if at < self._next:
+            self._wake.set()
 
     def stop(self) -> None:
         """End the clock."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         if self._clock is not None:
             self._clock.join(5.0)
 

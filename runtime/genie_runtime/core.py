@@ -126,6 +126,8 @@ class Core:
         self.node_id = self.boot_id
         self.evict_call: Callable[[str], bool] = lambda device: False
         """Close an idle call channel that holds memory of a device; False when there is none."""
+        self.look_at_calls: Callable[[float], None] = lambda at: None
+        """Have the clock of the call channels look at a time (monotonic, s) or before."""
 
     def _evict(self, device: str) -> bool:
         dropped = self.evict_call(device) or self.library.evict(device)

@@ -26,27 +26,27 @@ def test_a_deadline_that_has_passed(daemons: Daemons, tmp_path: Path) -> None:
     with connect(daemon.endpoint) as session:
         session.install(made.path)
         warm(session, {"x": X})
-        ran = status(daemon.endpoint).runs
+        until(lambda: status(daemon.endpoint).runs == 2)  # counted when the reply was verified
         with pytest.raises(GenieError) as caught:
             session.run({"x": X}, deadline=0.0)
         assert caught.value.code == "GEN0414"
-        assert status(daemon.endpoint).runs == ran
+        assert status(daemon.endpoint).runs == 2
         assert session.run({"x": X}).attempts == 1
 
 
 def test_a_deadline_in_mid_request(daemons: Daemons, tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=100)
+    made = slow(tmp_path, ops=50)
     daemon = daemons.start()
     with connect(daemon.endpoint) as session:
         session.install(made.path)
         warm(session, {"x": EYE})
-        begun = time.monotonic()
-        with pytest.raises(GenieError) as caught:
-            session.run({"x": EYE}, deadline=0.05)
-        assert caught.value.code == "GEN0414"
-        assert time.monotonic() - begun < 5.0
-        until(lambda: held(daemon) == (1, 0))
-        warm(session, {"x": EYE})
+        # Several times: one may be noticed by chance, when the clock looks anyway.
+        for _ in range(5):
+            with pytest.raises(GenieError) as caught:
+                session.run({"x": EYE}, deadline=0.02)
+            assert caught.value.code == "GEN0414"
+            until(lambda: held(daemon) == (1, 0))
+            warm(session, {"x": EYE})
         assert session.run({"x": EYE}).attempts == 1
 
 
