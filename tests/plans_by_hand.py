@@ -256,7 +256,7 @@ def expected(made: HandMade, x: Array) -> dict[str, Array]:
 
 
 def slow(folder: Path, *, ops: int = 200, size: int = 512, attempts: int = 4) -> HandMade:
-    """x f32[size,size] times a constant, `ops` times: some 5 ms an op at 512, 10 ops a step.
+    """x f32[size,size] times a constant, `ops` times: 1 to 5 ms an op at 512, 10 ops a step.
 
     Between steps a run can be cancelled; a step runs to its end.
     """

@@ -117,7 +117,7 @@ def test_several_processes_share_the_ledger(tmp_path: Path) -> None:
 
 
 def test_a_deadline_ends_a_run_and_frees_its_memory(tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=1000)
+    made = slow(tmp_path, ops=4000)
     node = embedded_node(devices=["cpu"])
     session = _session(node)
     session.install(made.path)
@@ -144,7 +144,7 @@ def _session(node: Any) -> Session:
 
 
 def test_another_thread_cancels_a_run(tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=1000)
+    made = slow(tmp_path, ops=4000)
     node = embedded_node(devices=["cpu"])
     session = _session(node)
     session.install(made.path)

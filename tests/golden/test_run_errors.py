@@ -73,13 +73,13 @@ def run_unknown(folder: Path) -> None:
 
 def deadline(folder: Path) -> None:
     with connect(devices=["cpu"]) as session:
-        session.install(slow(folder, ops=1000).path)
+        session.install(slow(folder, ops=4000).path)
         session.run({"x": np.eye(512, dtype=np.float32)}, deadline=0.5, run_id="nightly")
 
 
 def cancelled(folder: Path) -> None:
     with connect(devices=["cpu"]) as session:
-        session.install(slow(folder, ops=1000).path)
+        session.install(slow(folder, ops=4000).path)
         done = threading.Event()
 
         def cancel() -> None:

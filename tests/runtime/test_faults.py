@@ -44,7 +44,7 @@ def in_mid_run(daemon: Daemon, act: Callable[[], None]) -> threading.Thread:
 
     def wait_and_act() -> None:
         until(lambda: any(run.state == "running" for run in status(daemon.endpoint).active), 60.0)
-        time.sleep(0.3)
+        time.sleep(0.05)
         act()
 
     thread = threading.Thread(target=wait_and_act, daemon=True)
@@ -104,7 +104,7 @@ def test_a_daemon_killed_at_each_ledger_point_of_a_run_over_two(
 def test_a_daemon_killed_while_it_records_a_failure(
     daemons: Daemons, tmp_path: Path, point: str
 ) -> None:
-    made = slow(tmp_path, ops=1000)
+    made = slow(tmp_path, ops=4000)
     (tmp_path / "small").mkdir()
     small = slow(tmp_path / "small", ops=2)
     daemon = daemons.start(env={faults.VARIABLE: point})
@@ -152,7 +152,7 @@ def test_a_daemon_killed_while_it_evicts(daemons: Daemons, tmp_path: Path, point
 def test_a_killed_worker_is_replaced_and_the_run_is_tried_again(
     daemons: Daemons, tmp_path: Path
 ) -> None:
-    made = slow(tmp_path, ops=200)
+    made = slow(tmp_path, ops=400)
     daemon = daemons.start()
     x = np.random.default_rng(0).standard_normal((512, 512), dtype=np.float32)
     with connect(daemon.endpoint) as session:
@@ -210,7 +210,7 @@ def _orphans(daemon: Daemon) -> list[psutil.Process]:
 def test_a_daemon_that_hangs_is_noticed_and_publishes_nothing_when_it_is_back(
     daemons: Daemons, tmp_path: Path
 ) -> None:
-    made = slow(tmp_path, ops=200)
+    made = slow(tmp_path, ops=400)
     daemon = daemons.start()
     x = np.eye(512, dtype=np.float32)
     with connect(daemon.endpoint) as session:
