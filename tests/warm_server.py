@@ -13,9 +13,6 @@ import socket
 import sys
 from typing import Any
 
-_FIRST_FREE = 200
-"""File descriptors wait above this for their own numbers."""
-
 
 def serve(address: str) -> None:
     """Import what a child imports, then be one for each that calls, until standard input ends."""
@@ -53,11 +50,13 @@ def _become(said: dict[str, Any], fds: list[int]) -> None:
     """Be the child in the caller's surroundings; does not return."""
     status = 70
     try:
-        held = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for fd in fds]
-        os.closerange(3, _FIRST_FREE)
+        # They wait for their own numbers above all of these, and above those that are closed here.
+        free = 1 + max([*said["numbers"], *map(int, os.listdir("/proc/self/fd"))])
+        held = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, free) for fd in fds]
+        os.closerange(3, free)
         for fd, number in zip(held, said["numbers"], strict=True):
             os.dup2(fd, number)
-        os.closerange(_FIRST_FREE, 4 * _FIRST_FREE)
+        os.closerange(free, held[-1] + 1)
         os.chdir(said["folder"])
         os.environ.clear()
         os.environ.update(said["environ"])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genie_runtime import logs
@@ -27,6 +28,7 @@ __all__ = ["FabricOptions", "candidates", "open_fabrics", "prepare_interface"]
 _MTU = 1500
 _LEAST_MTU, _MOST_MTU = 576, 65535
 _MIB = 1 << 20
+_NAMESPACES = Path("/var/run/netns")
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,11 @@ def prepare_interface(name: str, mtu: int, netns: str | None = None) -> None:
 def _netlink(netns: str | None) -> Any:
     from pyroute2 import IPRoute
 
-    return IPRoute(netns=netns, flags=0) if netns else IPRoute()
+    if not netns:
+        return IPRoute()
+    # Asked first: one that fails to open leaves its event loop behind, which says so on stderr.
+    (_NAMESPACES / netns).stat()
+    return IPRoute(netns=netns, flags=0)
 
 
 def _netlink_error() -> type[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -249,6 +250,12 @@ def test_the_hosts_own_interfaces_are_left_alone(veth: Veth) -> None:
         refused(there, name, space, "bridge or bond")
     with pytest.raises(GenieError, match="no Ethernet interface"):
         prepare_interface("lo", 9000)
+
+
+def test_a_namespace_that_is_not_there_leaves_nothing_open() -> None:
+    with pytest.raises(GenieError, match="no such network namespace"):
+        prepare_interface("eth1", 9000, "gn-none")
+    gc.collect()  # says what was left open, and fails the test with it
 
 
 def refused(there: NetNS, name: str, space: str, reason: str) -> None:

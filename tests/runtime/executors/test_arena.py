@@ -88,6 +88,7 @@ def test_huge_pages_that_are_not_there_are_an_error_and_no_crash() -> None:
 
 
 def mapped() -> int:
+    gc.collect()
     return Path("/proc/self/maps").read_text().count("memfd:genie-arena")
 
 
@@ -111,8 +112,7 @@ def test_an_assembled_arena_shows_pages_in_the_order_of_its_parts() -> None:
     del view
     for arena in arenas.values():
         arena.close()
-    gc.collect()
-    assert mapped() == before
+    assert mapped() <= before  # what an earlier test left behind may have gone meanwhile
 
 
 @pytest.mark.parametrize(
