@@ -272,9 +272,9 @@ class TransferManager(Closing):
         """Move `src` to `dst` each time that the eventfd `trigger` is written to.
 
         So a process that shares the memory of `src` sends without a word to this one. One at a
-        time: what is triggered meanwhile follows. The future ends with the first failure, or when
-        it is cancelled. None where the path cannot do so: post() each time instead. `trigger` must
-        be non-blocking; it is duplicated.
+        time: what is triggered meanwhile follows. The future ends with the first failure, when it
+        is cancelled, or after conclude(). None where the path cannot do so: post() each time
+        instead. `trigger` must be non-blocking; it is duplicated.
         """
         transport = standing(self._transport)
         if transport is None:
@@ -296,8 +296,17 @@ class TransferManager(Closing):
             future._finish(self._ends.error(future, *problem))
         return future
 
+    def conclude(self, future: TransferFuture) -> None:
+        """Nobody writes to the trigger any more: the future ends when all so far is verified."""
+        transport = standing(self._transport)
+        if transport is not None:
+            transport.conclude(future.op_id)
+
     def carried(self, future: TransferFuture) -> tuple[int, int]:
-        """How often a standing transfer was verified, and the ns it took; (0, 0) once it ended."""
+        """How often a standing transfer was verified, and the ns that took in all.
+
+        Of one that has completed this is told once; (0, 0) of one that was cancelled or failed.
+        """
         transport = standing(self._transport)
         return (0, 0) if transport is None else transport.carried(future.op_id)
 

@@ -173,7 +173,7 @@ class NativeTransport(PortTransport):
     def stand(self, transfer: Transfer, trigger: int) -> bool:
         """Post `transfer` each time that the eventfd `trigger` is written to, one at a time.
 
-        Until it is cancelled or fails, which is its only event. False: not (any more) possible.
+        Until it is concluded, cancelled or fails. False: not (any more) possible.
         """
         dst = transfer.dst
         source = transfer.region.address + transfer.start
@@ -184,6 +184,10 @@ class NativeTransport(PortTransport):
             _log.info("a transfer is posted each time: %s", error)
             return False
         return True
+
+    def conclude(self, op_id: int) -> None:
+        """A standing transfer is triggered no more: it completes when all so far is verified."""
+        self._port.conclude(op_id)
 
     def hang(self, region: Region, bell: int) -> bool:
         """Have whole arrivals in `region` write to the eventfd `bell` instead of being events."""

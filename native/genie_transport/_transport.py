@@ -92,8 +92,12 @@ class StandingTransport(Protocol):
     def stand(self, transfer: Transfer, trigger: int) -> bool:
         """Post `transfer` each time that the eventfd `trigger` is written to, one at a time.
 
-        Until it is cancelled or fails, which is its only event. False: not (any more) possible.
+        Until it is concluded, cancelled or fails. False: not (any more) possible.
         """
+        ...
+
+    def conclude(self, op_id: int) -> None:
+        """A standing transfer is triggered no more: it completes when all so far is verified."""
         ...
 
     def carried(self, op_id: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 from genie_runtime.mail import Event, TransferCame
 from genie_runtime.outputs import OutputRecord
 from genie_runtime.plans import InstalledPlan, sampling
-from genie_runtime.ports import Generation, Ready, RunEvent, Sampled
+from genie_runtime.ports import Finished, Generation, Ready, RunEvent, Sampled
 from genie_runtime.run import Run
 from genie_runtime.run_errors import step_of
 from genie_runtime.share import ShareRun
@@ -112,6 +112,9 @@ class LoopRun(Run):
             return
         if isinstance(event, Ready):
             self._entered(share, event.step)
+        if isinstance(event, Finished):
+            for step in share.triggers:
+                self._mail.conclude(step)
         super()._executor_event(share, event)
 
     def _entered(self, share: ShareRun, step: str) -> None:

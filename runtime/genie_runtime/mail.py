@@ -105,7 +105,8 @@ class Mail:
         self._handles: list[tuple[TransferManager, DMAHandle]] = []
         self._posting: Counter[str] = Counter()
         self._sources: dict[str, DMAHandle] = {}
-        self._standing: list[tuple[TransferManager, TransferFuture]] = []
+        self._standing: dict[str, tuple[TransferManager, TransferFuture]] = {}
+        self._concluded: set[str] = set()
         self._ringing: list[tuple[TransferManager, DMAHandle]] = []
         self._eventfds: list[int] = []
         self._withdrawn = False
@@ -214,15 +215,27 @@ class Mail:
         future = manager.stand(mine, handle, trigger, priority=_class(priority))
         if future is None:
             return None
-        self._standing.append((manager, future))
+        self._standing[name] = manager, future
 
         def done(future: TransferFuture) -> None:
             error = future.exception(0)
-            if error is not None and not self._withdrawn:
+            if name in self._concluded:
+                self._put(Posted(name, error))
+            elif error is not None and not self._withdrawn:
                 self._put(Unwired(name, error))
 
         future.add_done_callback(done)
         return trigger
+
+    def conclude(self, name: str) -> None:
+        """Nobody writes to the eventfd any more: `Posted(name)` is put when all is verified.
+
+        What its last write asked for may not even be on its way yet.
+        """
+        manager, future = self._standing[name]
+        self._concluded.add(name)
+        self._posting[name] += 1
+        manager.conclude(future)
 
     def hang(self, manager: TransferManager, handle: DMAHandle) -> int | None:
         """An eventfd, a semaphore, that arrivals in `handle` write to, instead of being events.
@@ -246,7 +259,7 @@ class Mail:
     def _take_down(self) -> None:
         """End what stands, and count what passed."""
         self._withdrawn = True
-        for manager, future in self._standing:
+        for manager, future in self._standing.values():
             times, took = manager.carried(future)
             self.transfer_ns += took
             self._telemetry.add("bytes_out", times * future.length)
@@ -255,7 +268,8 @@ class Mail:
             self._telemetry.add("bytes_in", manager.rings(handle) * handle.length)
         for eventfd in self._eventfds:
             os.close(eventfd)
-        self._standing, self._ringing, self._eventfds = [], [], []
+        self._standing.clear()
+        self._ringing, self._eventfds = [], []
 
     def expect(self, name: str) -> None:
         """Somebody else posts under this name, and puts `Posted(name)` when that has ended."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +43,38 @@ def opened(place: str, pair: Pair) -> Session:
         "two daemons": [pair[0].endpoint, pair[1].endpoint],
     }
     return connect(endpoints[place])
+
+
+def couriers(pair: Pair) -> list[int]:
+    """Threads of the daemons that send what another process asks for."""
+    tasks = [task for d in pair for task in Path(f"/proc/{d.process.pid}/task").iterdir()]
+    return [int(t.name) for t in tasks if (t / "comm").read_text() == "genie-courier\n"]
+
+
+def test_the_last_transfer_of_a_device_arrives_after_its_part_has_ended(
+    pair: Pair, plans: Callable[..., HandMade]
+) -> None:
+    made = plans(devices=2)
+    with opened("two daemons", pair) as session:
+        session.install(made.path)
+        session.generate(padded(PROMPTS), max_new_tokens=2)
+        late = couriers(pair)
+        assert late
+        for thread in late:  # they get a processor when nobody else wants one
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+        busy = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            for _ in os.sched_getaffinity(0)
+        ]
+        try:
+            for _ in range(3):
+                result = session.generate(padded(PROMPTS), max_new_tokens=3)
+                assert result.attempts == 1
+                assert result.outputs["tokens"].tolist() == wanted(made, 3)
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from genie_runtime.mail import Event, Mail, Unwired
+from genie_runtime.mail import Event, Mail, Posted, Unwired
 from genie_runtime.telemetry import Telemetry
 from genie_schemas.errors import GenieError
 from genie_transport import TransferManager
@@ -53,14 +53,47 @@ def test_what_stands_passes_and_is_counted(
         assert select.select([bell], [], [], WAIT)[0]
         os.eventfd_read(bell)
         assert buffer == source
+    assert not sender.mail.pending
+    sender.mail.conclude("hop")
+    assert sender.mail.pending
+    assert sender.events.get(timeout=WAIT) == Posted("hop", None)
+    sender.mail.posted("hop")
+    assert not sender.mail.pending
     receiver.mail.withdraw()
     sender.mail.withdraw()
     assert receiver.telemetry.get("bytes_in") == 5 * len(DATA)
-    assert sender.telemetry.get("bytes_out") in (4 * len(DATA), 5 * len(DATA))
-    assert sender.events.empty()  # its end was asked for
+    assert sender.telemetry.get("bytes_out") == 5 * len(DATA)
+    assert sender.mail.transfer_ns > 0
+    assert sender.events.empty()
     for fd in (bell, trigger):
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(fd)
+
+
+def test_what_is_taken_down_before_it_is_concluded_is_no_event(
+    peers: tuple[TransferManager, TransferManager],
+) -> None:
+    side = Side()
+    handle = peers[1].register(bytearray(len(DATA)))
+    assert side.mail.stand(peers[0], memoryview(DATA), handle, "hop", "decode") is not None
+    side.mail.withdraw()
+    assert side.events.empty()
+
+
+def test_the_last_of_what_stands_fails_with_its_destination(
+    peers: tuple[TransferManager, TransferManager],
+) -> None:
+    side = Side()
+    handle = peers[1].register(bytearray(len(DATA)))
+    trigger = side.mail.stand(peers[0], memoryview(DATA), handle, "hop", "decode")
+    assert trigger is not None
+    peers[1].deregister(handle)
+    os.eventfd_write(trigger, 1)
+    side.mail.conclude("hop")
+    event = side.events.get(timeout=WAIT)
+    assert isinstance(event, Posted | Unwired)
+    assert event.error is not None
+    side.mail.withdraw()
 
 
 def test_the_end_of_a_peer_is_an_event(peers: tuple[TransferManager, TransferManager]) -> None:

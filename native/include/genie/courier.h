@@ -9,6 +9,8 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 namespace genie {
 
@@ -42,8 +44,9 @@ class Bell {
 
 class Courier {
  public:
-  // Called by the courier's thread when the trigger of `op` was written to, `times` times.
-  using Act = std::function<void(std::uint64_t op, std::uint64_t times)>;
+  // Called by the courier's thread when the trigger of `op` was written to, `times` times; `last`
+  // says that it is not watched any more.
+  using Act = std::function<void(std::uint64_t op, std::uint64_t times, bool last)>;
 
   explicit Courier(Act act);
   ~Courier();
@@ -55,6 +58,8 @@ class Courier {
   // Watches a non-blocking eventfd.
   void add(std::uint64_t op, std::shared_ptr<OwnedFd> trigger);
   void remove(std::uint64_t op);
+  // Takes what was written to the trigger so far, and watches it no more.
+  void conclude(std::uint64_t op);
   // Waits for the thread: `act` is not called any more.
   void stop();
   // After fork(): the thread is the parent's.
@@ -67,8 +72,9 @@ class Courier {
   Act act_;
   std::shared_ptr<OwnedFd> wake_;
   std::thread thread_;
-  std::mutex lock_;  // the two below
+  std::mutex lock_;  // the three below
   std::unordered_map<std::uint64_t, std::shared_ptr<OwnedFd>> triggers_;
+  std::vector<std::pair<std::uint64_t, std::shared_ptr<OwnedFd>>> concluded_;
   bool stopping_ = false;
 };
 

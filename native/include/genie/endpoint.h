@@ -51,7 +51,11 @@ class Endpoint {
   // Posts the order each time that the eventfd `trigger` is written to, one at a time, until it is
   // cancelled or fails. Takes a duplicate. False, and `error` says why, when it cannot.
   bool stand(const Order& order, int trigger, std::string& error);
-  // What became of a standing order so far; nothing once it has ended.
+  // Its eventfd is not written to any more: the order completes when the peer has verified what was
+  // asked for so far.
+  void conclude(std::uint64_t op);
+  // What became of a standing order so far; of one that has completed once, of one that was
+  // cancelled or failed nothing.
   Carried carried(std::uint64_t op);
   // Has whole arrivals in a region write to an eventfd instead of being events, until it is
   // withdrawn. Takes a duplicate. False: it is not known, or no descriptor is left.
@@ -100,7 +104,7 @@ class Endpoint {
   bool turn();
   void take_orders();
   bool send_now();
-  void triggered(std::uint64_t op, std::uint64_t times);
+  void triggered(std::uint64_t op, std::uint64_t times, bool last);
   bool keep_alive(std::int64_t now);
   std::int64_t next_beat() const;
   void ring(std::int64_t now);

@@ -52,13 +52,17 @@ class Link {
   void post(const Order& order);
   // Sends no more of it; false when it is not known (any more).
   bool cancel(std::uint64_t op);
-  // Keeps an order that trigger() posts: any number of times, one at a time. Its events are only
-  // that it failed; cancel() ends it.
+  // Keeps an order that trigger() posts: any number of times, one at a time. Its only event is that
+  // it failed, or that it was concluded and completed; cancel() ends it.
   void stand(const Order& order);
   // False: the order does not stand (any more).
   bool trigger(std::uint64_t op, std::uint64_t times);
-  // What became of a standing order so far; nothing when it does not stand.
-  Carried carried(std::uint64_t op) const;
+  bool stands(std::uint64_t op) const { return standing_.contains(op); }
+  // It is triggered no more: it completes after what it owes.
+  void conclude(std::uint64_t op);
+  // What became of a standing order so far; nothing when it does not stand. One that has completed
+  // is forgotten with it.
+  Carried carried(std::uint64_t op);
   // What the clock says, for `carried`.
   void at(std::int64_t now) { now_ = now; }
   void add(const Region& region) { inbound_.add(region); }
@@ -103,6 +107,8 @@ class Link {
     Carried carried{};
     std::int64_t begun = 0;
     bool under_way = false;
+    bool concluded = false;
+    bool idle() const { return !under_way && owed == 0; }
   };
   struct Control {
     Kind kind;

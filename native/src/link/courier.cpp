@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -39,7 +40,10 @@ bool Courier::start(std::string& error) {
     return false;
   }
   try {
-    thread_ = std::thread([this] { run(); });
+    thread_ = std::thread([this] {
+      ::pthread_setname_np(::pthread_self(), "genie-courier");
+      run();
+    });
   } catch (const std::system_error& failure) {
     error = failure.what();
     return false;
@@ -63,6 +67,17 @@ void Courier::remove(std::uint64_t op) {
   wake();  // the thread holds the descriptor while it waits on it
 }
 
+void Courier::conclude(std::uint64_t op) {
+  {
+    const std::lock_guard hold(lock_);
+    const auto found = triggers_.find(op);
+    if (found == triggers_.end()) return;
+    concluded_.emplace_back(op, std::move(found->second));
+    triggers_.erase(found);
+  }
+  wake();
+}
+
 void Courier::stop() {
   {
     const std::lock_guard hold(lock_);
@@ -83,6 +98,7 @@ void Courier::wake() const {
 
 void Courier::run() {
   std::vector<std::pair<std::uint64_t, std::shared_ptr<OwnedFd>>> known;
+  std::vector<std::pair<std::uint64_t, std::shared_ptr<OwnedFd>>> concluded;
   std::vector<pollfd> watched;
   const auto taken = [](int fd) {
     std::uint64_t count = 0;
@@ -92,16 +108,19 @@ void Courier::run() {
     if (changed) {
       const std::lock_guard hold(lock_);
       if (stopping_) return;
+      concluded.swap(concluded_);
       known.assign(triggers_.begin(), triggers_.end());
       watched.assign(1, {wake_->fd(), POLLIN, 0});
       for (const auto& [op, trigger] : known) watched.push_back({trigger->fd(), POLLIN, 0});
     }
     changed = false;
+    for (const auto& [op, trigger] : concluded) act_(op, taken(trigger->fd()), true);
+    concluded.clear();
     if (::poll(watched.data(), watched.size(), -1) <= 0) continue;
     for (std::size_t i = 1; i < watched.size(); ++i) {
       if (watched[i].revents == 0) continue;
       if (const std::uint64_t times = taken(watched[i].fd); times > 0) {
-        act_(known[i - 1].first, times);
+        act_(known[i - 1].first, times, false);
       }
     }
     if (watched[0].revents != 0) changed = taken(watched[0].fd) > 0;

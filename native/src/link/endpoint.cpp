@@ -127,7 +127,7 @@ bool Endpoint::stand(const Order& order, int trigger, std::string& error) {
   }
   if (courier_ == nullptr) {
     auto courier = std::make_unique<Courier>(
-        [this](std::uint64_t op, std::uint64_t times) { triggered(op, times); });
+        [this](std::uint64_t op, std::uint64_t times, bool last) { triggered(op, times, last); });
     if (!courier->start(error)) return false;
     courier_ = std::move(courier);
   }
@@ -136,12 +136,18 @@ bool Endpoint::stand(const Order& order, int trigger, std::string& error) {
   return true;
 }
 
-void Endpoint::triggered(std::uint64_t op, std::uint64_t times) {
+void Endpoint::conclude(std::uint64_t op) {
+  const Entry entry(*this);
+  if (courier_ != nullptr) courier_->conclude(op);
+}
+
+void Endpoint::triggered(std::uint64_t op, std::uint64_t times, bool last) {
   bool rest = false;
   {
     const Entry entry(*this);
     link_.at(now_ns());
     if (ended_ || !link_.trigger(op, times)) return;
+    if (last) link_.conclude(op);
     rest = closing_ || held_ || wire_ == nullptr || send_now();
   }
   if (rest) kick();
@@ -149,6 +155,8 @@ void Endpoint::triggered(std::uint64_t op, std::uint64_t times) {
 
 Carried Endpoint::carried(std::uint64_t op) {
   const Entry entry(*this);
+  // One that failed is no longer known there, but its eventfd is still watched.
+  if (courier_ != nullptr && !link_.stands(op)) courier_->remove(op);
   return link_.carried(op);
 }
 

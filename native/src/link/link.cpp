@@ -38,8 +38,15 @@ bool Link::trigger(std::uint64_t op, std::uint64_t times) {
   if (found == standing_.end()) return false;
   Standing& standing = found->second;
   standing.owed += times;
-  if (!standing.under_way) begin(standing);
+  if (!standing.under_way && standing.owed > 0) begin(standing);
   return true;
+}
+
+void Link::conclude(std::uint64_t op) {
+  const auto found = standing_.find(op);
+  if (found == standing_.end() || found->second.concluded) return;
+  found->second.concluded = true;
+  if (found->second.idle()) events_.completed(op);
 }
 
 void Link::begin(Standing& standing) {
@@ -49,9 +56,12 @@ void Link::begin(Standing& standing) {
   post(standing.order);
 }
 
-Carried Link::carried(std::uint64_t op) const {
+Carried Link::carried(std::uint64_t op) {
   const auto found = standing_.find(op);
-  return found == standing_.end() ? Carried{} : found->second.carried;
+  if (found == standing_.end()) return {};
+  const Carried carried = found->second.carried;
+  if (found->second.concluded && found->second.idle()) standing_.erase(found);
+  return carried;
 }
 
 bool Link::withdraw(const Key& key) {
@@ -98,7 +108,11 @@ void Link::complete(Outgoing* outgoing) {
   ++standing.carried.times;
   standing.carried.ns += now_ - standing.begun;
   standing.under_way = false;
-  if (standing.owed > 0) begin(standing);
+  if (standing.owed > 0) {
+    begin(standing);
+  } else if (standing.concluded) {
+    events_.completed(op);
+  }
 }
 
 // -- sending ----------------------------------------------------------------------------------

@@ -100,6 +100,11 @@ class Port {
     if (!stands) throw std::runtime_error(error);
   }
 
+  void conclude(std::uint64_t op) {
+    const nb::gil_scoped_release free;
+    endpoint_->conclude(op);
+  }
+
   bool hang(const nb::bytes& bytes, int eventfd) {
     const Key key = to_key(bytes);
     const nb::gil_scoped_release free;
@@ -246,6 +251,7 @@ NB_MODULE(_core, m) {
            "key"_a, "priority"_a)
       .def("stand", &Port::stand, "op"_a, "address"_a, "arena"_a, "offset"_a, "length"_a, "epoch"_a,
            "key"_a, "priority"_a, "trigger"_a)
+      .def("conclude", &Port::conclude, "op"_a)
       .def("hang", &Port::hang, "key"_a, "eventfd"_a)
       .def("carried", &Port::carried, "op"_a,
            nb::sig("def carried(self, op: int) -> tuple[int, int]"))

@@ -172,6 +172,34 @@ TEST_CASE("an order stands: each trigger sends it once, and each arrival rings")
   }
 }
 
+TEST_CASE("a standing order that is concluded completes when all that was asked for is verified") {
+  for (const auto& [name, make] : wires()) {
+    CAPTURE(name);
+    const auto data = noise(3 * 4096 + 5, 3);
+    const OwnedFd trigger(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    Pair pair = make();
+    for (std::uint64_t op = 7; op < 57; ++op) {
+      CAPTURE(op);
+      const std::uint64_t times = op % 5;
+      std::vector<std::byte> buffer(data.size());
+      const Region region = region_of(buffer, op);
+      pair.b.endpoint->add(region);
+      std::string error;
+      REQUIRE(pair.a.endpoint->stand(order_to(op, data, region), trigger.fd(), error));
+      // At once: nobody has taken the last write from the eventfd by then.
+      if (times > 0) REQUIRE(::write(trigger.fd(), &times, sizeof times) == sizeof times);
+      pair.a.endpoint->conclude(op);
+      pair.a.endpoint->conclude(op);
+      REQUIRE(pair.a.completed(op));
+      CHECK(pair.a.endpoint->carried(op).times == times);
+      CHECK(pair.a.endpoint->carried(op).times == 0);  // forgotten
+      if (times > 0) CHECK(buffer == data);
+      CHECK_FALSE(pair.a.endpoint->cancel(op));
+      CHECK(pair.b.endpoint->withdraw(region.key));
+    }
+  }
+}
+
 TEST_CASE("a standing order fails once, where its peer withdraws the destination") {
   for (const auto& [name, make] : wires()) {
     CAPTURE(name);

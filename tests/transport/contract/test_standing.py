@@ -85,6 +85,40 @@ def test_each_trigger_sends_once_and_each_arrival_rings(
     assert code_of(arrival) == "GEN0623"
 
 
+@pytest.mark.parametrize("times", [0, 1, 4])
+def test_one_that_is_concluded_ends_when_all_is_verified(
+    standing: Pair, eventfds: tuple[int, int], times: int
+) -> None:
+    a, b = standing
+    source = b"last words"
+    for _ in range(20):
+        buffer = bytearray(len(source))
+        dst, src = b.register(buffer), a.register(source)
+        future = a.stand(src, dst, eventfds[0])
+        assert future is not None
+        if times:
+            os.eventfd_write(eventfds[0], times)
+        a.conclude(future)  # at once: the last write may not have been seen yet
+        assert future.result(WAIT) == len(source)
+        assert a.carried(future)[0] == times
+        assert a.carried(future) == (0, 0)
+        assert bytes(buffer) == (source if times else bytes(len(source)))
+        b.deregister(dst)
+        a.deregister(src)
+
+
+def test_one_that_fails_is_not_concluded(standing: Pair, eventfds: tuple[int, int]) -> None:
+    a, b = standing
+    dst = b.register(bytearray(4))
+    future = a.stand(a.register(b"data"), dst, eventfds[0])
+    assert future is not None
+    b.deregister(dst)
+    os.eventfd_write(eventfds[0], 1)
+    a.conclude(future)
+    assert code_of(future) == "GEN0623"
+    a.conclude(future)
+
+
 def test_what_arrived_before_the_bell_hung_ends_an_arrival(
     standing: Pair, eventfds: tuple[int, int]
 ) -> None:
