@@ -6,7 +6,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import psutil
 from genie.bench.cases import case
 from genie.bench.measure import seconds
 from genie.bench.report import Row
+from genie.bench.starting import until_listening
 from genie.client import connect
 from genie.client.opening import hello
 from genie.client.remote import RemoteLink
@@ -128,11 +128,7 @@ def _daemon(folder: str) -> Iterator[tuple[str, psutil.Process]]:
     ]
     daemon = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        begun = time.perf_counter()
-        while not socket.exists():
-            if time.perf_counter() - begun > 20 or daemon.poll() is not None:
-                raise RuntimeError("the daemon did not start")
-            time.sleep(0.01)
+        until_listening(socket, daemon)
         yield f"unix://{socket}", psutil.Process(daemon.pid)
     finally:
         daemon.terminate()

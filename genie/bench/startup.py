@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genie.bench.measure import seconds
 from genie.bench.report import Row, median_row
+from genie.bench.starting import until_listening
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -52,10 +53,7 @@ def _daemon() -> tuple[float, int]:
         daemon = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             # Dialling a socket that is not there yet would time gRPC's retries, not the daemon.
-            while not Path(f"{folder}/d.sock").exists():
-                if time.perf_counter() - start > 20 or daemon.poll() is not None:
-                    raise RuntimeError("the daemon did not start")
-                time.sleep(0.002)
+            until_listening(Path(f"{folder}/d.sock"), daemon)
             session = connect(endpoint)
             taken = time.perf_counter() - start
             resident = int(psutil.Process(daemon.pid).memory_info().rss)

@@ -14,6 +14,7 @@ from statistics import median
 import psutil
 
 from genie.bench.report import LeftOut, Row, median_row
+from genie.bench.starting import until_listening
 from genie.bench.suites import Unavailable
 from genie.bench.transport._network import Cable, namespaces
 from genie.bench.transport._paths import Ends
@@ -104,13 +105,12 @@ def _log() -> tempfile._TemporaryFileWrapper[bytes]:
 def _wait_for(
     socket: Path, daemon: subprocess.Popen[bytes], log: tempfile._TemporaryFileWrapper[bytes]
 ) -> None:
-    deadline = time.monotonic() + 30.0
-    while not socket.exists():
-        if daemon.poll() is not None or time.monotonic() > deadline:
-            lines = Path(log.name).read_text("utf-8", "replace").strip().splitlines()
-            errors = [line for line in lines if line.lower().startswith("error")] or lines
-            raise Unavailable(errors[0] if errors else "the daemon did not start")
-        time.sleep(0.005)
+    try:
+        until_listening(socket, daemon)
+    except RuntimeError as error:
+        lines = Path(log.name).read_text("utf-8", "replace").strip().splitlines()
+        errors = [line for line in lines if line.lower().startswith("error")] or lines
+        raise Unavailable(errors[0] if errors else str(error)) from None
 
 
 def _settle(daemon: psutil.Process) -> None:
