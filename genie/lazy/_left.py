@@ -18,7 +18,6 @@ LEFT = {
     "aten._copy_from_and_resize.default",
     "aten.resize_as_.default",
     "aten.to_padded_tensor.default",
-    "aten._efficientzerotensor.default",
     "aten._nested_tensor_from_tensor_list.default",
     "aten._foreach_copy_.default",
 }

@@ -16,7 +16,7 @@ from torch.utils.backend_registration import (
 )
 
 from genie.client.default import Target
-from genie.lazy import _moves, _recurrent, _storages, device
+from genie.lazy import _dense, _moves, _recurrent, _storages, device
 from genie.lazy._counters import COUNTERS
 from genie.lazy._host import Host
 from genie.lazy._left import LEFT
@@ -79,6 +79,7 @@ _RECORDER = _recorder()
 rename_privateuse1_backend("genie")
 torch._register_device_module("genie", device)  # type: ignore[no-untyped-call]
 generate_methods_for_privateuse1_backend(for_storage=False)
+_dense.refuse_others()
 _storages.install()
 _recurrent.install()
 _MODULES = Modules(_RECORDER.set_module)

@@ -6,12 +6,15 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
 
 import pytest
+import torch
 from syrupy.assertion import SnapshotAssertion
+from torch.nn import functional
 
 import genie.lazy
 from genie.cli.render import render_error
@@ -87,6 +90,74 @@ def test_what_no_plan_can_hold(tmp_path: Path, snapshot: SnapshotAssertion) -> N
         script(tmp_path, program)
     assert caught.value.code == "GEN0261"
     check(caught.value, "no-plan-can-hold", tmp_path, snapshot)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("case", "make"),
+    [
+        ("sparse", "torch.eye(3).to_sparse().to('genie')"),
+        ("quantised", "torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8).to('genie')"),
+    ],
+)
+def test_what_is_not_dense(
+    case: str, make: str, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    with pytest.raises(GenieError) as caught:
+        script(tmp_path, f"import torch\n\nx = {make}\n")
+    check(caught.value, f"not-dense-{case}", tmp_path, snapshot)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of what it is about to change
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("sparse", lambda x: x.to_sparse()),
+        ("sparse", lambda x: x.to_sparse_csr() @ x),
+        (
+            "sparse",
+            lambda x: torch.sparse_coo_tensor(torch.eye(2).long(), x[0, :2], device="genie"),
+        ),
+        (
+            "sparse",
+            lambda x: (
+                functional.embedding(x[0].long(), x.requires_grad_(), sparse=True).sum().backward()
+            ),
+        ),
+        ("quantised", lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)),
+        (
+            "nested",
+            lambda x: torch.nested.nested_tensor([x.cpu(), x.cpu()]).to("genie"),
+        ),
+    ],
+)
+def test_other_layouts_are_refused_by_name(
+    kind: str, make: Callable[[torch.Tensor], object]
+) -> None:
+    with pytest.raises(GenieError, match=rf"GEN0261: no plan can hold a {kind} tensor"):
+        make(torch.eye(3, device="genie"))
+
+
+def test_jagged_tensors_are_those_of_a_cpu() -> None:
+    rows = [torch.ones(2, 3), torch.ones(4, 3)]
+    there = torch.nested.nested_tensor(rows, layout=torch.jagged).to("genie")
+    assert torch.equal((there * 2).values().cpu(), torch.full((6, 3), 2.0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(3, device="genie:1"),
+        lambda: torch.empty(3, device="genie:1"),
+        lambda: torch.randn(3, device="genie:2"),
+        lambda: torch.ones(3).to("genie:1"),
+        lambda: torch.ones(3, device="genie").to("genie:1"),
+        lambda: torch.nn.Linear(2, 2).to("genie:1"),
+    ],
+)
+def test_there_is_one_device(make: Callable[[], object]) -> None:
+    with pytest.raises(RuntimeError, match=r"there is one genie device, genie:0; not genie:[12]"):
+        make()
 
 
 def test_the_device_is_connected_once(tmp_path: Path, snapshot: SnapshotAssertion) -> None:

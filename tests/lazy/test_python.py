@@ -15,7 +15,7 @@ from genie.lazy._setup import recorder
 HERE = Path(__file__).parent
 FILES = [
     f"test_{name}.py"
-    for name in "bags composed device recorders recurrent saving training views".split()
+    for name in "bags composed derivatives device recorders recurrent saving training views".split()
 ]
 
 

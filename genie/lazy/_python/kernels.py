@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genie.lazy._python import tensor as lazy
 from genie.lazy._python.operators import operator
-from genie.lazy._python.recorder import SMALL, STATE, TRACE, record
+from genie.lazy._python.recorder import SMALL, STATE, TRACE, check_device, record
 from genie.lazy._python.tensor import LOCK, Layout, Store, is_lazy, layout_of, store_of
 
 __all__ = ["KERNELS"]
@@ -26,6 +26,7 @@ def _empty(
     memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     STATE.ops += 1
+    check_device(device)
     kind = dtype or torch.get_default_dtype()
     return lazy.make_tensor(lazy.contiguous(kind, tuple(sizes), memory_format))
 
@@ -40,6 +41,7 @@ def _empty_strided(
     pin_memory: Any = None,
 ) -> Tensor:
     STATE.ops += 1
+    check_device(device)
     wanted = Layout(dtype or torch.get_default_dtype(), tuple(sizes), tuple(strides))
     like = torch.empty_strided(sizes, strides, dtype=wanted.dtype, device="meta")
     if torch.ops.aten.is_non_overlapping_and_dense(like):
@@ -47,6 +49,10 @@ def _empty_strided(
     # Bytes lie dense on the device: strides with gaps are a window on a row of elements.
     count = like.untyped_storage().nbytes() // like.itemsize
     return lazy.make_view(lazy.make_tensor(Layout(wanted.dtype, (count,), (1,))), wanted)
+
+
+def _zeros(sizes: Sequence[int], *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
+    return torch.zeros(tuple(sizes), dtype=dtype, device=device)
 
 
 def _record_copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> None:
@@ -164,5 +170,6 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "set_.source_Tensor": _set_tensor,
     "set_": _set_nothing,
     "_fused_sdp_choice": _fused_choice,
+    "_efficientzerotensor": _zeros,
 }
 """Operator → what the device does for it."""

@@ -71,6 +71,8 @@ class Operator:
         """Plans may name it."""
         self.foreign = name.startswith(_INDICES)
         """Takes tensors of the host's with dimensions."""
+        self.device = next((n for n, t in zip(self.names, types, strict=True) if "Device" in t), "")
+        """The argument that says on which device, if there is one."""
         self.has_out = bool(self.parameters) and self.parameters[-1].is_out
 
     def bound(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> list[Any]:

@@ -64,6 +64,8 @@ def call(name: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     op = operator(name)
     STATE.ops += 1
     values = op.bound(args, keywords)
+    if op.device:
+        check_device(values[op.names.index(op.device)])
     if op.random and op.draws(values):
         return _host(op, "random", values)
     if op.has_out and not op.allowed and op.without_out is not None:
@@ -109,6 +111,12 @@ def _with_out(op: Operator, plain: Operator, values: Sequence[Any]) -> Any:
     if not op.returns:
         return None
     return outs[0] if op.returns == 1 else tuple(outs)
+
+
+def check_device(device: torch.device | None) -> None:
+    """RuntimeError unless nothing is named, or a device that there is."""
+    if device is not None and device.type == "genie" and device.index:
+        raise RuntimeError(f"there is one genie device, genie:0; not {device}")
 
 
 def _check_devices(op: Operator, values: Sequence[Any]) -> None:

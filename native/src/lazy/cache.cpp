@@ -165,8 +165,12 @@ OpInfo& info_of(const c10::OperatorHandle& op) {
   info.allowed |= info.silent;
   info.foreign = info.name.starts_with("aten.index") || info.name.starts_with("aten._index") ||
                  info.name.starts_with("aten._unsafe_index");
-  for (const auto& argument : schema.arguments()) {
-    info.random |= argument.type()->str().find("Generator") != std::string::npos;
+  for (size_t i = 0; i < info.arguments; i++) {
+    const std::string type = schema.arguments()[i].type()->str();
+    info.random |= type.find("Generator") != std::string::npos;
+    if (type.find("Device") != std::string::npos) {
+      info.device = static_cast<int>(i);
+    }
   }
   for (const auto tag : op.getTags()) {
     info.random |= tag == at::Tag::nondeterministic_seeded;

@@ -19,6 +19,7 @@ struct OpInfo {
   bool allowed = false;      ///< plans may name it
   bool silent = false;       ///< in place on the layout alone
   bool foreign = false;      ///< takes tensors of the host's with dimensions (indices)
+  int device = -1;           ///< place of the argument that says on which device, if there is one
   std::string name;          ///< "aten.add.Tensor"
 };
 

@@ -126,10 +126,18 @@ bool call_out(const c10::OperatorHandle& op, Stack* stack, size_t first) {
 
 }  // namespace
 
+void check_device(std::optional<c10::Device> device) {
+  TORCH_CHECK(!device || device->type() != DEVICE || device->index() <= 0,
+              "there is one genie device, genie:0; not ", *device);
+}
+
 void call_boxed(const c10::OperatorHandle& op, Stack* stack) {
   OpInfo& info = info_of(op);
   const size_t first = stack->size() - info.arguments;
   counts.ops++;
+  if (info.device >= 0) {
+    check_device((*stack)[first + static_cast<size_t>(info.device)].toOptional<c10::Device>());
+  }
   if (info.random && draws(op, *stack, first)) {
     python().host(op, info, "random", *stack, first);
     return;

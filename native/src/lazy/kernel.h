@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <unordered_set>
 
@@ -36,6 +37,9 @@ constexpr size_t LONG = 20000;
 size_t register_operators(const std::unordered_set<std::string>& left);
 
 void register_device();
+
+/// Throws unless nothing is named, or a device that there is.
+void check_device(std::optional<c10::Device> device);
 
 void call_boxed(const c10::OperatorHandle& op, Stack* stack);
 

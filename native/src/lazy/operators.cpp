@@ -3,6 +3,7 @@
 #include <ATen/ops/copy.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/item.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <optional>
@@ -31,9 +32,10 @@ Layout contiguous(at::ScalarType dtype, c10::IntArrayRef sizes, c10::MemoryForma
 }
 
 at::Tensor empty(c10::SymIntArrayRef sizes, std::optional<at::ScalarType> dtype,
-                 std::optional<c10::Layout>, std::optional<c10::Device>, std::optional<bool>,
+                 std::optional<c10::Layout>, std::optional<c10::Device> device, std::optional<bool>,
                  std::optional<c10::MemoryFormat> format) {
   counts.ops++;
+  check_device(device);
   const auto kind = dtype.value_or(c10::typeMetaToScalarType(c10::get_default_dtype()));
   return make_tensor(contiguous(kind, C10_AS_INTARRAYREF_SLOW(sizes),
                                 format.value_or(c10::MemoryFormat::Contiguous)));
@@ -41,8 +43,9 @@ at::Tensor empty(c10::SymIntArrayRef sizes, std::optional<at::ScalarType> dtype,
 
 at::Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
                          std::optional<at::ScalarType> dtype, std::optional<c10::Layout>,
-                         std::optional<c10::Device>, std::optional<bool>) {
+                         std::optional<c10::Device> device, std::optional<bool>) {
   counts.ops++;
+  check_device(device);
   Layout layout;
   layout.dtype = dtype.value_or(c10::typeMetaToScalarType(c10::get_default_dtype()));
   layout.sizes = C10_AS_INTARRAYREF_SLOW(sizes);
@@ -55,6 +58,13 @@ at::Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
   // Bytes lie dense on the device: strides with gaps are a window on a row of elements.
   const auto count = static_cast<int64_t>(like.storage().nbytes() / like.itemsize());
   return make_view(make_tensor(Layout{layout.dtype, {count}, {1}, 0, false, false}), layout);
+}
+
+/// Tangents that are nought: elsewhere without memory, which nothing has here.
+at::Tensor zeros(c10::SymIntArrayRef sizes, std::optional<at::ScalarType> dtype,
+                 std::optional<c10::Layout>, std::optional<c10::Device> device,
+                 std::optional<bool>) {
+  return at::zeros_symint(sizes, at::TensorOptions().dtype(dtype).device(device));
 }
 
 void record_copy(const at::Tensor& self, const at::Tensor& src, bool non_blocking) {
@@ -224,8 +234,9 @@ size_t register_operators(const std::unordered_set<std::string>& left) {
   library.impl("set_.source_Tensor", &set_tensor);
   library.impl("set_", &set_nothing);
   library.impl("_fused_sdp_choice", &fused_choice);
+  library.impl("_efficientzerotensor", &zeros);
   auto& dispatcher = c10::Dispatcher::singleton();
-  size_t count = 15;
+  size_t count = 16;
   for (const auto& name : dispatcher.getAllOpNames()) {
     if (!name.name.starts_with("aten::")) {
       continue;
