@@ -50,7 +50,7 @@ def test_a_deadline_in_mid_request(daemons: Daemons, tmp_path: Path) -> None:
 
 
 def test_a_request_is_cancelled_by_its_id(daemons: Daemons, tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=400)
+    made = slow(tmp_path, ops=250)
     daemon = daemons.start()
     with connect(daemon.endpoint) as session:
         session.install(made.path)
@@ -69,7 +69,7 @@ def test_a_request_is_cancelled_by_its_id(daemons: Daemons, tmp_path: Path) -> N
 
 
 def test_a_daemon_killed_in_mid_request(daemons: Daemons, tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=400)
+    made = slow(tmp_path, ops=250)
     daemon = daemons.start()
     with connect(daemon.endpoint) as session:
         session.install(made.path)
@@ -125,7 +125,7 @@ def test_a_client_killed_with_a_request_in_flight(daemons: Daemons, tmp_path: Pa
 def test_a_killed_worker_is_replaced_and_the_request_tried_again(
     daemons: Daemons, tmp_path: Path
 ) -> None:
-    made = slow(tmp_path, ops=400)
+    made = slow(tmp_path, ops=250)
     daemon = daemons.start()
     with connect(daemon.endpoint) as session:
         session.install(made.path)
@@ -139,7 +139,7 @@ def test_a_killed_worker_is_replaced_and_the_request_tried_again(
 
 
 def test_a_request_at_shutdown_is_refused(daemons: Daemons, tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=400)
+    made = slow(tmp_path, ops=250)
     daemon = daemons.start()
     with connect(daemon.endpoint) as busy, connect(daemon.endpoint) as session:
         for each in (busy, session):

@@ -199,7 +199,7 @@ def test_a_second_caller_of_a_run_id_waits_for_the_first(daemons: Daemons, tmp_p
 
 
 def test_sigterm_lets_a_run_finish_and_takes_no_new_one(daemons: Daemons, tmp_path: Path) -> None:
-    made = slow(tmp_path, ops=1000)
+    made = slow(tmp_path, ops=600)
     daemon = daemons.start()
     refused: list[str] = []
 

@@ -152,7 +152,7 @@ def test_a_daemon_killed_while_it_evicts(daemons: Daemons, tmp_path: Path, point
 def test_a_killed_worker_is_replaced_and_the_run_is_tried_again(
     daemons: Daemons, tmp_path: Path
 ) -> None:
-    made = slow(tmp_path, ops=400)
+    made = slow(tmp_path, ops=250)
     daemon = daemons.start()
     x = np.random.default_rng(0).standard_normal((512, 512), dtype=np.float32)
     with connect(daemon.endpoint) as session:
@@ -210,7 +210,7 @@ def _orphans(daemon: Daemon) -> list[psutil.Process]:
 def test_a_daemon_that_hangs_is_noticed_and_publishes_nothing_when_it_is_back(
     daemons: Daemons, tmp_path: Path
 ) -> None:
-    made = slow(tmp_path, ops=400)
+    made = slow(tmp_path, ops=250)
     daemon = daemons.start()
     x = np.eye(512, dtype=np.float32)
     with connect(daemon.endpoint) as session:
