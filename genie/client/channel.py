@@ -208,7 +208,7 @@ class Channel:
         outbox: queue.SimpleQueue[bytes | None],
         replies: queue.SimpleQueue[bytes | Exception],
     ) -> None:
-        heard = time.monotonic()
+        heard, silence = time.monotonic(), 0.0
         said: bytes | None = None
         while not self._closed.is_set():
             data = m.encode(self.keep(session))
@@ -222,7 +222,7 @@ class Channel:
                     answer = replies.get(timeout=left)
                 except queue.Empty:
                     break
-                heard = time.monotonic()
+                heard, silence = time.monotonic(), 0.0
                 if isinstance(answer, Exception):
                     self._give_up("its connection broke")
                     return
@@ -234,7 +234,10 @@ class Channel:
                 except GenieError as error:
                     self._give_up(error.message)
                     return
-            if time.monotonic() - heard > SILENCE:
+            # A process that was stopped, or could not run, has not listened: that does not count.
+            now = time.monotonic()
+            heard, silence = now, silence + min(now - heard, 2 * interval)
+            if silence > SILENCE:
                 self._give_up(f"it did not answer for {SILENCE} s")
                 return
 

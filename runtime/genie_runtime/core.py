@@ -108,6 +108,7 @@ class Core:
         self.sessions: dict[str, Session] = {}
         self.lock = threading.RLock()
         self._ledger: Ledger | None = None
+        self._ledger_lock = threading.Lock()
         self.executors: dict[str, ExecutorPort] = {}
         self.pools: dict[str, ArenaPool] = {}
         for device in devices:
@@ -137,7 +138,8 @@ class Core:
 
     def ledger(self) -> Ledger:
         """The ledger, opened when a run with a name first needs it. Raises GEN0506 or GEN0507."""
-        with self.lock:
+        # Its own lock: a disk takes its time, and heartbeats are answered meanwhile.
+        with self._ledger_lock:
             if self._ledger is None:
                 self._ledger = Ledger(
                     self.state_dir,
@@ -169,7 +171,7 @@ class Core:
         if idle():
             for pool in self.pools.values():
                 pool.close()
-        with self.lock:
+        with self._ledger_lock:
             if self._ledger is not None:
                 self._ledger.close()
                 self._ledger = None

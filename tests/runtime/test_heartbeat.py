@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -182,3 +184,27 @@ def test_a_quiet_daemon_that_dies_or_hangs_is_noticed(
         # The beats that went out unanswered tell the time, as far as the machine kept up.
         beats = (node.channel.traffic()[0] - before[0]) / FRAMING
         assert beats <= SILENCE / Limits().heartbeat_seconds + 2
+
+
+def test_a_client_that_was_stopped_has_not_lost_its_daemon(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    made, daemon = two_layers(tmp_path), daemons.start()
+    code = (
+        "import sys, time; from genie.client import connect; s = connect(sys.argv[1]);"
+        "print('go', flush=True); sys.stdin.readline(); time.sleep(0.5);"
+        "s.install(sys.argv[2]); print('kept', flush=True)"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", code, daemon.endpoint, str(made.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "go\n"
+        client.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)  # longer than a silence that counts, shorter than the session's lease
+        client.send_signal(signal.SIGCONT)
+        assert client.communicate("on\n", timeout=30)[0] == "kept\n"
