@@ -6,7 +6,10 @@ from torch import fx
 
 __all__ = ["graph_inputs"]
 
+_MADE = ("call_function", "call_method", "call_module", "get_attr", "output")
+"""Nodes that compute, fetch or return something. All others stand for what the graph is given."""
+
 
 def graph_inputs(graph: fx.Graph) -> list[fx.Node]:
     """The nodes that stand for a graph's inputs, parameters and lifted constants among them."""
-    return list(graph.find_nodes(op="placeholder"))
+    return [node for node in graph.nodes if node.op not in _MADE]
